@@ -1,0 +1,78 @@
+"""vmaptune: trains a whole population of small networks as one compiled JAX program, and evolves it while it trains.
+
+The public names are listed here and imported when they are first used, so that `import vmaptune` and `vmaptune --help`
+stay quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AllMembersFailed": "errors",
+    "Axis": "space",
+    "Best": "result",
+    "ConfigError": "errors",
+    "HistoryArray": "store.reading",
+    "Member": "population",
+    "Offspring": "population",
+    "Plan": "plan",
+    "Record": "store.record",
+    "Result": "result",
+    "RunConfig": "config",
+    "Selector": "selectors",
+    "Sink": "store.record",
+    "Space": "space",
+    "Splits": "data.splits",
+    "Status": "population",
+    "StoreError": "errors",
+    "Stream": "population",
+    "Task": "tasks",
+    "View": "selectors",
+    "VmaptuneError": "errors",
+    "inherit": "population",
+    "init_population": "population",
+    "load_config": "toml",
+    "make_evaluate": "train",
+    "make_newborn": "population",
+    "make_plan": "plan",
+    "make_segment": "train",
+    "stream_key": "population",
+    "tune": "loop",
+}
+_ROOMS = ("data", "models", "optimizers", "schedules", "selectors", "tasks")
+
+__all__ = [*_HOMES, *_ROOMS, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"vmaptune.{_HOMES[name]}"), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"vmaptune.{name}")
+    raise AttributeError(f"module 'vmaptune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from vmaptune import data, models, optimizers, schedules, selectors, tasks
+    from vmaptune.config import RunConfig
+    from vmaptune.data.splits import Splits
+    from vmaptune.errors import AllMembersFailed, ConfigError, StoreError, VmaptuneError
+    from vmaptune.loop import tune
+    from vmaptune.plan import Plan, make_plan
+    from vmaptune.population import Member, Offspring, Status, Stream, inherit, init_population, make_newborn, stream_key
+    from vmaptune.result import Best, Result
+    from vmaptune.selectors import Selector, View
+    from vmaptune.space import Axis, Space
+    from vmaptune.store.reading import HistoryArray
+    from vmaptune.store.record import Record, Sink
+    from vmaptune.tasks import Task
+    from vmaptune.toml import load_config
+    from vmaptune.train import make_evaluate, make_segment

@@ -1,0 +1,5 @@
+"""`python -m vmaptune`."""
+
+from vmaptune.cli.main import main
+
+main()

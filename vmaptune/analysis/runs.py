@@ -1,0 +1,84 @@
+"""Runs as their folders tell them. Reads the store; never imports jax."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from vmaptune.errors import StoreError
+from vmaptune.store.folder import RunFolder, find_runs
+from vmaptune.store.history import connect
+from vmaptune.store.reading import read_generation, read_lineage, read_run
+
+
+def list_runs(root: str | Path) -> list[dict[str, Any]]:
+    """One line a run below a folder, oldest first: how far it is, and its best validation metric so far.
+
+    Raises:
+        StoreError: There is no such folder.
+    """
+    if not Path(root).is_dir():
+        raise StoreError(f"{root}: no such folder; `vmaptune run` makes one")
+    return [_line(folder) for folder in find_runs(root)]
+
+
+def _line(folder: RunFolder) -> dict[str, Any]:
+    try:
+        run = read_run(folder)
+    except StoreError as error:
+        return {"run": str(folder.path), "status": "unreadable", "problem": str(error)}
+    best = best_record(folder, run)
+    return {
+        "run": str(folder.path),
+        "status": run["status"],
+        "task": run["config"]["task"]["name"],
+        "created": run["created"],
+        "generation": run["generation"] + 1,
+        "generations": run["generations"],
+        "population": run["size"],
+        "metric": run["metric"],
+        "validation": best and best[f"validation.{run['metric']}"],
+        "test": ((run["result"] or {}).get("test") or {}).get(run["metric"]),
+    }
+
+
+def best_record(folder: RunFolder, run: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of the best member so far: highest fitness, then lowest validation loss, then earliest."""
+    order = 'fitness DESC, "validation.loss" ASC, generation ASC, slot ASC'
+    with closing(connect(folder.history)) as db:
+        row = db.execute(f"SELECT * FROM record WHERE fitness IS NOT NULL ORDER BY {order} LIMIT 1").fetchone()
+    return dict(row) if row else None
+
+
+def describe_run(path: str | Path) -> dict[str, Any]:
+    """All that `vmaptune show` tells: the run, its best member and that member's lineage, its newest generation.
+
+    Raises:
+        StoreError: It is no run folder.
+    """
+    folder = RunFolder(path)
+    run = read_run(folder)
+    best = best_record(folder, run)
+    lineage = read_lineage(folder.history, best["trial"], best["generation"]) if best else []
+    return {
+        "run": str(path),
+        **{key: run[key] for key in ("id", "status", "created", "ended", "metric", "direction", "generations", "environment")},
+        "generation": run["generation"],
+        "population": run["size"],
+        "best": best and _split(best),
+        "test": (run["result"] or {}).get("test"),
+        "lineage": [{"generation": a.generation, "trial": a.trial, "step": a.step, **_split(a.values)} for a in lineage],
+        "members": [_split(row) for row in read_generation(folder.history, run["generation"])],
+    }
+
+
+def _split(row: dict[str, Any]) -> dict[str, Any]:
+    """Sorts a record's columns: plain ones, then train, validation and hyperparameters each in a dict."""
+    plain = {k: v for k, v in row.items() if "." not in k}
+    parts: dict[str, dict[str, Any]] = {"train": {}, "validation": {}, "hyperparameters": {}}
+    for name, value in row.items():
+        room, dot, rest = name.partition(".")
+        if dot:
+            parts[room if room in parts else "hyperparameters"][rest if room in parts else name] = value
+    return plain | parts

@@ -1,0 +1,27 @@
+"""`vmaptune resume`."""
+
+from __future__ import annotations
+
+import click
+
+from vmaptune.cli import options
+
+
+@click.command("resume")
+@options.run_argument
+@options.quiet_option
+@options.json_option
+def command(run: str, quiet: bool, as_json: bool) -> None:
+    r"""Go on with a run that was stopped or killed.
+
+    RUN is its folder. It ends with the same population, history and winner as if it had never stopped (same device, same
+    version). A finished run only prints its result again.
+
+    \b
+    vmaptune resume runs/digits-20260101-120000
+    """
+    from vmaptune.cli.run import execute
+    from vmaptune.store.folder import RunFolder
+
+    folder = RunFolder(run).require_run()
+    execute(str(folder.config), out=run, resume=True, quiet=quiet, as_json=as_json)

@@ -1,0 +1,141 @@
+"""`vmaptune run`, and what `vmaptune resume` shares with it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vmaptune.cli import options
+
+if TYPE_CHECKING:
+    from vmaptune.result import Result
+
+_STARTED = time.perf_counter()
+
+
+@click.command("run")
+@options.config_argument
+@options.set_option
+@click.option("--out", type=click.Path(file_okay=False), help="The run folder; default: a new one below runs/.")
+@options.seed_option
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run in --out, or with the newest unfinished run of this config below runs/; begin one if there is none.",
+)
+@options.quiet_option
+@options.json_option
+def command(
+    config: str | None,
+    assignments: tuple[str, ...],
+    out: str | None,
+    seed: int | None,
+    resume: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    r"""Train and evolve a population.
+
+    CONFIG is a TOML file (`vmaptune init` writes one); without it, the embedded default: 64 small networks on handwritten
+    digits. A run can be stopped at any moment and resumed.
+
+    \b
+    vmaptune run
+    vmaptune run my.toml --out runs/first --seed 1
+    vmaptune run --set search.method=random --set population.size=128 --json
+    """
+    execute(config, assignments, out=out, seed=seed, resume=resume, quiet=quiet, as_json=as_json)
+
+
+def execute(
+    config: str | None,
+    assignments: tuple[str, ...] = (),
+    *,
+    out: str | None,
+    seed: int | None = None,
+    resume: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Runs or resumes, shows progress, prints the result, and exits as a shell expects."""
+    begun = time.perf_counter()
+    from vmaptune.cli.progress import Progress
+    from vmaptune.loop import tune
+    from vmaptune.plan import prepare_backend
+    from vmaptune.store.folder import find_run
+    from vmaptune.toml import load_config
+
+    prepare_backend()
+    imported = time.perf_counter() - begun
+    resolved, task = load_config(config, assignments, seed=seed)
+    loaded = time.perf_counter() - begun - imported
+    if resume and out is None and (found := find_run("runs", resolved.run_id)):
+        out = str(found.path)
+    size = resolved.population
+    progress = None if quiet else Progress(size.generations, size.segment_steps, task.metric, task.direction)
+    with _Signals() as signals:
+        try:
+            result = tune(
+                resolved, task=task, out=out, resume=resume, sinks=[progress] if progress else [], should_stop=signals.caught
+            )
+        finally:
+            if progress:
+                progress.close()
+    seconds = {"import": imported, "data": loaded, **result.seconds, "total": time.perf_counter() - _STARTED}
+    facts = result.as_json() | {"seconds": {name: round(value, 3) for name, value in seconds.items()}}
+    _print_result(result, facts, as_json)
+    if result.status == "interrupted":
+        click.echo(f"Stopped after a whole generation. Go on with: vmaptune resume {result.run}", err=True)
+        raise SystemExit(128 + (signals.number or signal.SIGINT))
+
+
+class _Signals:
+    """While entered, SIGINT and SIGTERM ask the run to stop after its generation; a second SIGINT stops it at once."""
+
+    number: int | None = None
+
+    def __enter__(self) -> _Signals:
+        self._previous = {number: signal.signal(number, self._catch) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        if self.number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number
+        click.echo(f"\n{signal.Signals(number).name}: finishing this generation ...", err=True)
+
+    def caught(self) -> bool:
+        return self.number is not None
+
+
+def _print_result(result: Result, facts: dict[str, Any], as_json: bool) -> None:
+    from vmaptune.cli.output import print_json, print_table, show
+
+    if as_json:
+        print_json(facts)
+        return
+    best, size = facts["best"], result.config.population
+    rows: list[tuple[str, Any]] = [
+        ("best member", f"trial {best['trial']}, after generation {best['generation'] + 1}, {best['step']} steps")
+    ]
+    rows += [(name, value) for name, value in best["hyperparameters"].items()]
+    rows += [(f"validation {name}", value) for name, value in best["validation"].items()]
+    rows += [(f"test {name}", value) for name, value in (facts["test"] or {}).items()]
+    seconds = facts["seconds"]
+    rows.append(
+        (
+            "trained",
+            f"{facts['member_steps']:,} member-steps ({size.size} members, {size.generations} generations of {size.segment_steps} steps)",
+        )
+    )
+    rows.append(("seconds", ", ".join(f"{name} {show(value)}" for name, value in seconds.items())))
+    rows.append(("run folder", facts["run"]))
+    print_table(f"{result.status}: {facts['run']}", ("", ""), [(name, show(value)) for name, value in rows])

@@ -1,0 +1,366 @@
+"""The config of a run: frozen, complete and checked.
+
+A config is a tree of TOML values. Some sections name a row of a table (`[optimizer] name = "adamw"`) and hold that row's
+settings; the others are small dataclasses. Both are read by their signatures, so a section knows no more keys than the
+code does. Resolving fills in every default and checks every name, type, range and axis, before anything is compiled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property, partial
+from typing import Any
+
+from vmaptune.errors import ConfigError, did_you_mean
+from vmaptune.optimizers import OPTIMIZERS
+from vmaptune.schedules import SCHEDULES
+from vmaptune.selectors import SELECTORS, Selector
+from vmaptune.settings import Count, Natural, Seed, Setting, convert, settings
+from vmaptune.space import Axis, Space, axis_from_table
+from vmaptune.tasks import Task, find_task
+from vmaptune.train import LEARNING_RATE, Order, Recipe, check_recipe, schedule_prefix
+
+Tree = dict[str, Any]
+
+FROM_PYTHON = "(from Python)"  # stands as task.name when a Task object was passed to tune()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What a step sees.
+
+    Attributes:
+        size: Examples a step.
+        order: shared: all members see the same batches, so they differ by their settings alone; independent: each trial
+            shuffles for itself.
+    """
+
+    size: Count = 128
+    order: Order = "shared"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PopulationSize:
+    """How many members train for how long.
+
+    Attributes:
+        size: Members, N.
+        segment_steps: Training steps between two selections, K.
+        generations: Number of selections; the horizon of every schedule is segment_steps x generations.
+    """
+
+    size: Count = 64
+    segment_steps: Count = 50
+    generations: Count = 20
+
+    @property
+    def horizon(self) -> int:
+        """Steps of a full trial."""
+        return self.segment_steps * self.generations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """How often the run can be picked up again.
+
+    Attributes:
+        every: Generations between two checkpoints; the last one is always kept.
+    """
+
+    every: Count = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How the population is laid on the hardware.
+
+    Attributes:
+        devices: Devices that share the population; 0: the most that divide population.size.
+        chunk: Members that a device trains side by side; 0: all of its own.
+    """
+
+    devices: Natural = 0
+    chunk: Natural = 0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A row of a table, with a value for each of its settings.
+
+    Attributes:
+        name: Name of the row.
+        values: Every setting, in the order of the row's signature. A float or an `Axis` is traced, all else static.
+    """
+
+    name: str
+    values: dict[str, Any]
+
+    @property
+    def traced(self) -> dict[str, float | Axis]:
+        """Settings that may differ per member: a number, or an axis to search."""
+        return {k: v for k, v in self.values.items() if isinstance(v, float | Axis)}
+
+    @property
+    def static(self) -> Tree:
+        """Settings that all members share."""
+        return {k: v for k, v in self.values.items() if k not in self.traced}
+
+    @property
+    def tree(self) -> Tree:
+        """The settings as TOML values."""
+        return {k: _toml_value(v) for k, v in self.values.items()}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run does. Made by `load_config` or `resolve`; never by hand."""
+
+    seed: int
+    task: Choice
+    batch: Batch
+    optimizer: Choice
+    schedules: dict[str, Choice]
+    population: PopulationSize
+    search: Choice
+    checkpoint: Checkpoint
+    plan: Layout
+
+    @cached_property
+    def tree(self) -> Tree:
+        """The config as plain TOML values, complete: every setting, defaults included."""
+        schedule: Tree = {}
+        for target, family in self.schedules.items():
+            table = {"name": family.name} | family.tree
+            schedule |= table if target == LEARNING_RATE else {target.partition(".")[2]: table}
+        return {
+            "seed": self.seed,
+            "task": {"name": self.task.name} | self.task.tree,
+            "batch": asdict(self.batch),
+            "optimizer": {"name": self.optimizer.name} | self.optimizer.tree,
+            "schedule": schedule,
+            "population": asdict(self.population),
+            "search": {"method": self.search.name} | self.search.tree,
+            "checkpoint": asdict(self.checkpoint),
+            "plan": asdict(self.plan),
+        }
+
+    @property
+    def canonical_json(self) -> str:
+        """One text for one config: sorted keys, no spaces, infinities as strings. Hashed into `run_id`."""
+        return json.dumps(finite_json(self.tree), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @property
+    def run_id(self) -> str:
+        """Name of this config by content: two runs with the same id were asked to do the same."""
+        return hashlib.sha256(self.canonical_json.encode()).hexdigest()[:12]
+
+    @property
+    def space(self) -> Space:
+        """Every traced setting by dotted name."""
+        entries = {f"task.{k}": v for k, v in self.task.traced.items()}
+        entries |= {f"optimizer.{k}": v for k, v in self.optimizer.traced.items()}
+        for target, family in self.schedules.items():
+            entries |= {f"{schedule_prefix(target)}.{k}": v for k, v in family.traced.items()}
+        return Space(entries)
+
+    def recipe(self, task: Task) -> Recipe:
+        """The functions and the space that train a member of this config."""
+        optimizer = partial(OPTIMIZERS[self.optimizer.name], **self.optimizer.static)
+        schedules = {target: partial(SCHEDULES[c.name], **c.static) for target, c in self.schedules.items()}
+        return check_recipe(Recipe(task, optimizer, schedules, self.space, self.population.horizon))
+
+    def selector(self) -> Selector:
+        """The search method."""
+        return SELECTORS[self.search.name](**self.search.values)
+
+    def with_values(self, values: Mapping[str, float]) -> RunConfig:
+        """This config as a single, plain training run: each axis replaced by its value, one member, no selection."""
+
+        def pinned(choice: Choice, prefix: str) -> Choice:
+            searched = [k for k, v in choice.values.items() if isinstance(v, Axis)]
+            return Choice(choice.name, choice.values | {k: float(values[f"{prefix}.{k}"]) for k in searched})
+
+        schedules = {target: pinned(c, schedule_prefix(target)) for target, c in self.schedules.items()}
+        return RunConfig(
+            seed=self.seed,
+            task=pinned(self.task, "task"),
+            batch=self.batch,
+            optimizer=pinned(self.optimizer, "optimizer"),
+            schedules=schedules,
+            population=PopulationSize(
+                size=1, segment_steps=self.population.segment_steps, generations=self.population.generations
+            ),
+            search=Choice("random", {}),
+            checkpoint=self.checkpoint,
+            plan=Layout(),
+        )
+
+
+def resolve(tree: Mapping[str, Any], *, task: Task | None = None, source: str = "config") -> tuple[RunConfig, Task]:
+    """Checks a tree, fills in every default, and builds the task.
+
+    Args:
+        tree: TOML values; `Axis` objects may stand for their tables.
+        task: A task of your own, in place of the one that `[task] name` would build.
+        source: Where the tree came from, to begin an error with.
+
+    Returns:
+        The config and its task.
+
+    Raises:
+        ConfigError: The first thing found wrong.
+    """
+    try:
+        return _resolve(tree, task)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error.__cause__
+
+
+def _resolve(tree: Mapping[str, Any], task: Task | None) -> tuple[RunConfig, Task]:
+    sections = [f.name if f.name != "schedules" else "schedule" for f in fields(RunConfig)]
+    for name in tree:
+        if name not in sections:
+            raise ConfigError(f"there is no section or setting {name!r}{did_you_mean(name, sections)}")
+    seed = convert(Setting("seed", Seed, 0, False, ""), tree.get("seed", 0), "seed")
+    task_choice, task = _resolve_task(_table(tree, "task"), task)
+    optimizer = _resolve_choice(_table(tree, "optimizer"), "optimizer", OPTIMIZERS, default="adamw")
+    config = RunConfig(
+        seed=seed,
+        task=task_choice,
+        batch=_resolve_fixed(Batch, tree, "batch"),
+        optimizer=optimizer,
+        schedules=_resolve_schedules(_table(tree, "schedule"), optimizer, task_choice),
+        population=_resolve_fixed(PopulationSize, tree, "population"),
+        search=_resolve_choice(_table(tree, "search"), "search", SELECTORS, default="truncation", key="method"),
+        checkpoint=_resolve_fixed(Checkpoint, tree, "checkpoint"),
+        plan=_resolve_fixed(Layout, tree, "plan"),
+    )
+    examples = task.splits.size("train")
+    if config.batch.size > examples:
+        raise ConfigError(f"batch.size: larger than the {examples} training examples; given: {config.batch.size}")
+    return config, task
+
+
+def _table(tree: Mapping[str, Any], section: str) -> Mapping[str, Any]:
+    table = tree.get(section, {})
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{section}: expected a table, [{section}]; given: {table!r}")
+    return table
+
+
+def _resolve_fixed(cls: type[Any], tree: Mapping[str, Any], section: str) -> Any:
+    return cls(**_bind(settings(cls), _table(tree, section), section))
+
+
+def _resolve_choice(
+    table: Mapping[str, Any], section: str, rows: Mapping[str, Callable[..., Any]], *, default: str, key: str = "name"
+) -> Choice:
+    name = table.get(key, default)
+    if name not in rows:
+        kind = "search method" if section == "search" else section.partition(".")[0]
+        raise ConfigError(f"{section}.{key}: there is no {kind} {name!r}{did_you_mean(str(name), rows)}")
+    given = {k: v for k, v in table.items() if k != key}
+    return Choice(name, _bind(settings(rows[name]), given, section, owner=name, searchable=section != "search"))
+
+
+def _resolve_task(table: Mapping[str, Any], task: Task | None) -> tuple[Choice, Task]:
+    given = {k: v for k, v in table.items() if k != "name"}
+    if task is not None:
+        name, values = FROM_PYTHON, {}
+    else:
+        name = table.get("name", "digits")
+        if name == FROM_PYTHON:
+            raise ConfigError(
+                "task.name: this run's task was passed from Python; go on there: tune(config, task=..., out=..., resume=True)"
+            )
+        if not isinstance(name, str):
+            raise ConfigError(f"task.name: expected a string; given: {name!r}")
+        builder = find_task(name)
+        known = settings(builder)
+        values = _bind(known, {k: v for k, v in given.items() if k in known}, "task", owner=name)
+        task = builder(**values)
+        if not isinstance(task, Task):
+            raise ConfigError(f"task.name: {name} must return a vmaptune.Task; it returned {type(task).__name__}")
+    rest = {k: v for k, v in given.items() if k not in values}
+    loss = settings(task.loss)
+    for key in rest:
+        if key not in loss:
+            raise ConfigError(f"task: {name} has no setting {key!r}{did_you_mean(key, {*loss, *values, 'name'})}")
+    return Choice(name, values | _bind(loss, rest, "task", owner=name)), task
+
+
+def _resolve_schedules(table: Mapping[str, Any], optimizer: Choice, task: Choice) -> dict[str, Choice]:
+    targets = {k: f"task.{k}" for k in task.traced} | {k: f"optimizer.{k}" for k in optimizer.traced}
+    nested = {k: v for k, v in table.items() if isinstance(v, Mapping) and "name" in v}
+    own = {k: v for k, v in table.items() if k not in nested}
+    schedules = {LEARNING_RATE: _resolve_choice(own, "schedule", SCHEDULES, default="constant")}
+    for key, sub in nested.items():
+        if key not in targets:
+            raise ConfigError(f"schedule.{key}: there is no hyperparameter {key!r} to shape{did_you_mean(key, targets)}")
+        if targets[key] == LEARNING_RATE and own:
+            raise ConfigError(
+                "schedule.learning_rate: the learning rate's schedule stands in [schedule] already; keep one of the two"
+            )
+        schedules[targets[key]] = _resolve_choice(sub, f"schedule.{key}", SCHEDULES, default="constant")
+    return schedules
+
+
+def _bind(
+    known: Mapping[str, Setting], given: Mapping[str, Any], section: str, *, owner: str = "", searchable: bool = True
+) -> dict[str, Any]:
+    """Checks given values and completes them by defaults, in the order of the signature."""
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"{section}: {owner or 'this section'} has no setting {key!r}{did_you_mean(key, known)}")
+    values: dict[str, Any] = {}
+    for name, setting in known.items():
+        where = f"{section}.{name}"
+        if name not in given and setting.required:
+            raise ConfigError(f"{where}: must be given ({setting.type_name}); it has no default")
+        value = given.get(name, setting.default)
+        value = value.as_toml() if isinstance(value, Axis) else value
+        if isinstance(value, Mapping):
+            if not searchable:
+                raise ConfigError(f"{where}: a setting of the search itself cannot be searched; given: {dict(value)}")
+            values[name] = axis_from_table(value, setting, where)
+        else:
+            values[name] = convert(setting, value, where)
+    return values
+
+
+def _toml_value(value: Any) -> Any:
+    if isinstance(value, Axis):
+        return value.as_toml()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def finite_json(value: Any) -> Any:
+    """Makes a tree strict JSON: infinities and NaN become the strings "inf", "-inf" and "nan"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {k: finite_json(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_json(v) for v in value]
+    return value
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two config trees: `optimizer.b1: 0.9 -> 0.95`, one line a setting."""
+    flat_old, flat_new = _flatten(old), _flatten(new)
+    return [
+        f"{key}: {flat_old.get(key, 'absent')} -> {flat_new.get(key, 'absent')}"
+        for key in sorted({*flat_old, *flat_new})
+        if flat_old.get(key) != flat_new.get(key)
+    ]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Tree:
+    flat: Tree = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,259 @@
+"""`tune`: the only file that knows the order of things.
+
+    segment -> evaluate -> select (and crown) -> inherit -> record -> checkpoint, once a generation.
+
+Everything else in the package is a function that this loop calls; a loop of your own can call the same ones.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vmaptune.config import RunConfig, differences, resolve
+from vmaptune.errors import AllMembersFailed, StoreError, VmaptuneWarning
+from vmaptune.generation import State, advance, make_programs
+from vmaptune.plan import Plan, make_plan, prepare_backend
+from vmaptune.population import Member, Status, take_member
+from vmaptune.programs import Clock, CompileLog
+from vmaptune.result import Best, Result
+from vmaptune.store.checkpoints import Checkpoints
+from vmaptune.store.folder import RunFolder, new_folder, write_text
+from vmaptune.store.history import History
+from vmaptune.store.reading import read_generation, read_history, read_lineage, read_run
+from vmaptune.store.record import Record, Sink
+from vmaptune.tasks import Metrics, Task
+from vmaptune.toml import load_config, read_toml, to_toml
+from vmaptune.train import make_evaluate
+from vmaptune.winner import shortest, write_winner
+
+
+def tune(
+    config: RunConfig | Mapping[str, Any] | str | Path | None = None,
+    *,
+    task: Task | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    sinks: Sequence[Sink] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Runs a config: trains and evolves a population, and keeps everything in a run folder.
+
+    Args:
+        config: A TOML file, a tree of its values (`Axis` objects allowed), a resolved config, or None for the default.
+        task: A task of your own, in place of `[task] name`; the settings of its loss stand under `task` in the config.
+            With a resolved config, the task it was resolved with.
+        out: The run folder; default: a new one below `runs/`.
+        resume: Go on with the run in `out`, if there is one; it must have been begun with the same config.
+        sinks: Told of every generation, besides the history.
+        should_stop: Asked after every generation; True ends the run there, checkpointed, with status "interrupted".
+
+    Returns:
+        The result; see `Result`.
+
+    Raises:
+        ConfigError: The config cannot mean anything.
+        StoreError: The folder is in use, holds another run, or cannot be resumed.
+        AllMembersFailed: Every member of a generation is non-finite.
+    """
+    started = time.perf_counter()
+    prepare_backend()
+    with ExitStack() as stack:
+        log = stack.enter_context(CompileLog())
+        config, task = _resolve(config, task)
+        folder = RunFolder(out) if out is not None else new_folder("runs", _short_name(config))
+        stack.enter_context(folder.locked())
+        plan = make_plan(config.population.size, devices=config.plan.devices, chunk=config.plan.chunk)
+        programs = make_programs(config, task, plan)
+        state = programs.init()
+        _begin(folder, config, task, plan, state, resume=resume)
+        history = History(folder.history)
+        stack.callback(history.close)
+        checkpoints = Checkpoints(folder.checkpoints)
+        stack.callback(checkpoints.close)
+        history.holder(os.getpid(), socket.gethostname())
+
+        done = checkpoints.newest(at_most=history.last_generation())
+        history.truncate(done)
+        checkpoints.drop_after(done)
+        history.event("resumed" if done >= 0 else "started", {"pid": os.getpid(), "after_generation": done})
+        if done >= 0:
+            state = checkpoints.restore(done, like=state)
+
+        clock = Clock(log)
+        status = "finished"
+        for generation in range(done + 1, config.population.generations):
+            last = generation == config.population.generations - 1
+            state, record = advance(programs, state, generation, last=last, clock=clock)
+            with clock("store"):
+                for sink in (history, *sinks):
+                    sink.write(record)
+                stopping = not last and should_stop()
+                if record.failed.all():
+                    history.end("failed")
+                    raise AllMembersFailed(_all_failed(folder, record))
+                if last or stopping or (generation + 1) % config.checkpoint.every == 0:
+                    checkpoints.save(generation, state)
+            if stopping:
+                status = "interrupted"
+                break
+        return _finish(folder, config, task, state, history, status, clock, log, started)
+
+
+def _resolve(config: RunConfig | Mapping[str, Any] | str | Path | None, task: Task | None) -> tuple[RunConfig, Task]:
+    if isinstance(config, RunConfig):
+        return (config, task) if task is not None else resolve(config.tree)
+    if isinstance(config, Mapping):
+        return resolve(config, task=task)
+    if task is None:
+        return load_config(config)
+    return resolve(read_toml(config) if config else {}, task=task, source=str(config or "config"))
+
+
+def _short_name(config: RunConfig) -> str:
+    name = config.task.name.rpartition(":")[2]
+    return "".join(c for c in name if c.isalnum() or c in "_-") or "run"
+
+
+def _begin(folder: RunFolder, config: RunConfig, task: Task, plan: Plan, state: State, *, resume: bool) -> None:
+    """Makes the folder's files, or checks that they belong to this config."""
+    if folder.is_run():
+        if not resume:
+            raise StoreError(
+                f"{folder.path}: holds a run already; go on with it (vmaptune resume {folder.path}) or choose another --out"
+            )
+        changed = differences(resolve(read_toml(folder.config), task=task, source=str(folder.config))[0].tree, config.tree)
+        if changed:
+            raise StoreError(
+                f"{folder.path}: was begun with another config, and cannot go on with this one: {'; '.join(changed)}"
+            )
+    else:
+        if folder.history.exists():
+            raise StoreError(f"{folder.history}: a history without its config.toml; choose another --out")
+        write_text(
+            folder.config, to_toml(config, task, header=f"A vmaptune run; resume it with `vmaptune resume {folder.path}`.")
+        )
+    try:
+        environment = read_run(folder)["environment"]
+    except StoreError:
+        folder.history.unlink(missing_ok=True)  # never begun, or killed before the first row
+        metrics = jax.eval_shape(lambda population: _metrics_of(task, take_member(population, 0)), state.population)
+        columns = [f"{part}.{name}" for part in ("train", "validation") for name in metrics]
+        History.create(folder.history, _run_row(config, task, plan), [*columns, *config.space.axes])
+        return
+    then, device = environment["plan"], environment["device"]
+    if then != plan._asdict() or device != jax.devices()[0].device_kind:
+        known = f"{then['devices']} x {device}, {then['chunk']} members side by side"
+        warnings.warn(
+            f"begun on {known}; it goes on here, equal to rounding but not bit for bit", VmaptuneWarning, stacklevel=3
+        )
+
+
+def _metrics_of(task: Task, member: Member) -> Metrics:
+    loss, (_, metrics) = task.loss(member.params, member.model_state, task.sample, jax.random.key(0), train=False)
+    return {"loss": loss, **metrics}
+
+
+def _run_row(config: RunConfig, task: Task, plan: Plan) -> dict[str, Any]:
+    environment = {
+        **{package: version(package) for package in ("vmaptune", "jax", "jaxlib", "flax", "optax", "numpy")},
+        "python": platform.python_version(),
+        "platform": jax.default_backend(),
+        "device": jax.devices()[0].device_kind,
+        "plan": plan._asdict(),
+    }
+    size = config.population
+    return {
+        "id": config.run_id,
+        "seed": config.seed,
+        "metric": task.metric,
+        "direction": task.direction,
+        "size": size.size,
+        "segment_steps": size.segment_steps,
+        "generations": size.generations,
+        "config": config.tree,
+        "environment": environment,
+    }
+
+
+def _all_failed(folder: RunFolder, record: Record) -> str:
+    diverged = record.status[record.status != Status.OK]
+    why = Status(int(np.bincount(diverged).argmax())).sentence if len(diverged) else "the validation metric is not finite"
+    where = f"{folder.path}: generation {record.generation + 1}"
+    return f"{where}: all {len(record.trial)} members failed: {why}; the history is kept in {folder.history}"
+
+
+def _finish(
+    folder: RunFolder,
+    config: RunConfig,
+    task: Task,
+    state: State,
+    history: History,
+    status: str,
+    clock: Clock,
+    log: CompileLog,
+    started: float,
+) -> Result:
+    """Reads the test split once, for the champion, and writes what the run leaves behind."""
+    champion = jax.device_get(state.champion)
+    generation, trial = int(champion.generation), int(champion.member.trial)
+    row = next(r for r in read_generation(folder.history, generation) if r["trial"] == trial)
+    values = {name: shortest(row[name]) for name in config.space.axes}
+    metrics = {
+        part: {k.partition(".")[2]: shortest(v) for k, v in row.items() if k.startswith(f"{part}.")}
+        for part in ("train", "validation")
+    }
+    test = None
+    if status == "finished":
+        test = ((read_run(folder)["result"] or {}).get("test")) or _read_test(task, champion.member)
+        with clock("store"):
+            lineage = read_lineage(folder.history, trial, generation)
+            header = (
+                f"The best member of {folder.path} (trial {trial}, generation {generation}): "
+                f"validation {task.metric} {metrics['validation'][task.metric]:.4f}, test {test[task.metric]:.4f}."
+            )
+            write_winner(folder, config, task, champion.member, values, lineage, header)
+    best = Best(
+        trial=trial,
+        generation=generation,
+        step=int(champion.member.step),
+        hyperparameters=values,
+        train=metrics["train"],
+        validation=metrics["validation"],
+        test=test,
+        params=champion.member.params,
+        model_state=champion.member.model_state,
+    )
+    size = config.population
+    seconds = {"compile": log.seconds, **clock.seconds, "total": time.perf_counter() - started}
+    result = Result(
+        run=folder.path,
+        status=status,
+        config=config,
+        best=best,
+        history=read_history(folder.history),
+        population=state.population,
+        member_steps=size.size * size.segment_steps * (history.last_generation() + 1),
+        seconds=seconds,
+        compilations=dict(log.compilations),
+    )
+    facts = result.as_json()
+    history.end(status, {k: facts[k] for k in ("best", "test", "member_steps")})
+    return result
+
+
+def _read_test(task: Task, member: Member) -> dict[str, float]:
+    evaluate = make_evaluate(task, split="test", plan=Plan(devices=1, chunk=1))
+    alone = jax.tree.map(lambda leaf: np.asarray(leaf)[None], member)
+    return {name: shortest(value[0]) for name, value in jax.device_get(evaluate(alone)).items()}

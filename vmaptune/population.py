@@ -1,0 +1,183 @@
+"""Members, the keys they draw from, how they are born and how weights move between slots.
+
+A *slot* is a place on the population axis and outlives what passes through it. A *trial* is one member from its birth to
+its end, and its number never changes and is never used twice. A copy of a parent is a new trial: everything random about
+a member is derived from (seed, stream, trial, step), never inherited and never from the slot or N, so no two members ever
+share a key, two children of one parent differ, and a trial gives the same result wherever it is placed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vmaptune.optimizers import Optimizer
+from vmaptune.space import Space
+from vmaptune.tasks import Task
+
+
+class Status(IntEnum):
+    """Whether a member is still training, and if not, why. Non-finite members are data, not exceptions."""
+
+    OK = 0
+    NONFINITE_LOSS = 1
+    NONFINITE_PARAMS = 2
+
+    @property
+    def sentence(self) -> str:
+        """What it means, and what usually helps."""
+        return {
+            Status.OK: "training",
+            Status.NONFINITE_LOSS: "the training loss became NaN or infinite: a smaller learning rate or clip_norm helps",
+            Status.NONFINITE_PARAMS: "a weight became NaN or infinite: a smaller learning rate or clip_norm helps",
+        }[self]
+
+
+class Member(NamedTuple):
+    """One network in training. A *population* is a Member whose every leaf has a leading axis N, the slots.
+
+    Attributes:
+        genotype: f32[D] in [0, 1], its point in the search space.
+        params: Weights.
+        model_state: What the model carries besides weights, such as batch statistics.
+        opt_state: State of the optimizer.
+        step: i32[], steps trained since the weights were fresh, its parents' steps included.
+        trial: i32[], number of the trial.
+        status: i32[], a `Status`.
+    """
+
+    genotype: jax.Array
+    params: Any
+    model_state: Any
+    opt_state: Any
+    step: jax.Array
+    trial: jax.Array
+    status: jax.Array
+
+
+class Offspring(NamedTuple):
+    """A selector's order for the next generation.
+
+    Attributes:
+        parent: i32[N]. Own slot: survive. Another slot: a copy of that member. -1: born anew.
+        genotype: f32[N, D] in [0, 1]; a survivor's is its own, unchanged.
+    """
+
+    parent: jax.Array
+    genotype: jax.Array
+
+
+class Stream(IntEnum):
+    """Independent sources of randomness under one seed."""
+
+    INIT = 0
+    STEP = 1
+    BATCH = 2
+    GENOTYPE = 3
+    SELECT = 4
+
+
+def stream_key(seed: jax.Array | int, stream: Stream, *numbers: jax.Array | int) -> jax.Array:
+    """The key of a stream at given numbers (a trial and a step, or a generation): folded in one after another.
+
+    Args:
+        seed: Seed of the run, or its root key.
+        stream: What the key is for.
+        *numbers: i32[] each.
+    """
+    key: Any = seed if _is_key(seed) else jax.random.key(seed)
+    for number in (stream, *numbers):
+        key = jax.random.fold_in(key, number)
+    return key
+
+
+def _is_key(value: Any) -> bool:
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+Newborn = Callable[[jax.Array, jax.Array], Member]
+
+
+def make_newborn(task: Task, optimizer: Optimizer, *, seed: jax.Array | int = 0) -> Newborn:
+    """Makes the function that gives birth: `(trial i32[N], genotype f32[N, D]) -> Member[N]`, fresh weights at step 0.
+
+    Args:
+        task: Gives the initial weights.
+        optimizer: Gives the initial optimizer state; its structure does not depend on settings.
+        seed: Seed of the run, or its root key.
+    """
+    sample = task.sample
+
+    def newborn(trial: jax.Array, genotype: jax.Array) -> Member:
+        def one(trial: jax.Array, genotype: jax.Array) -> Member:
+            params, model_state = task.init(stream_key(seed, Stream.INIT, trial), sample)
+            zero = jnp.zeros((), jnp.int32)
+            return Member(genotype, params, model_state, optimizer().init(params), zero, trial, zero)
+
+        return jax.vmap(one)(trial, genotype)
+
+    return newborn
+
+
+def init_population(task: Task, space: Space, optimizer: Optimizer, *, size: int, seed: jax.Array | int = 0) -> Member:
+    """The first generation: trials 0..N-1, uniform over the search space, each with weights of its own.
+
+    Args:
+        task: What is trained.
+        space: Where genotypes are drawn from.
+        optimizer: A row of `OPTIMIZERS`, or any function from keyword settings to an optax transformation.
+        size: N.
+        seed: Seed of the run, or its root key.
+
+    Returns:
+        A population.
+    """
+    genotype = space.sample(stream_key(seed, Stream.GENOTYPE), size)
+    return make_newborn(task, optimizer, seed=seed)(jnp.arange(size, dtype=jnp.int32), genotype)
+
+
+@partial(jax.jit, static_argnames="newborn")
+def inherit(population: Member, offspring: Offspring, newborn: Newborn) -> Member:
+    """Carries out a selector's order: the one place where weights move between slots.
+
+    A copy takes weights, model state, optimizer state and step from its parent and starts a trial of its own. Trial
+    numbers count up in slot order, and the largest is always in the population, so the next free one is known from it.
+
+    Args:
+        population: N members.
+        offspring: Parents and genotypes.
+        newborn: From `make_newborn`; only run when somebody is born anew.
+
+    Returns:
+        The next generation. Survivors are unchanged, bit for bit.
+    """
+    n = population.trial.shape[0]
+    slots = jnp.arange(n, dtype=jnp.int32)
+    is_new = offspring.parent != slots
+    reborn = offspring.parent < 0
+    trial = jnp.where(is_new, jnp.max(population.trial) + jnp.cumsum(is_new.astype(jnp.int32)), population.trial)
+
+    source = jnp.where(reborn, slots, offspring.parent)
+    copied = jax.tree.map(lambda leaf: leaf[source], population)
+    copied = copied._replace(genotype=offspring.genotype, trial=trial)
+
+    def with_births(copied: Member) -> Member:
+        fresh = newborn(trial, offspring.genotype)
+        return jax.tree.map(lambda new, old: jnp.where(_along(reborn, new), new, old), fresh, copied)
+
+    return jax.lax.cond(jnp.any(reborn), with_births, lambda copied: copied, copied)
+
+
+def _along(mask: jax.Array, leaf: jax.Array) -> jax.Array:
+    """Reshapes a mask [N] so that it broadcasts over a leaf [N, ...]."""
+    return mask.reshape(mask.shape + (1,) * (leaf.ndim - 1))
+
+
+def take_member(population: Member, slot: jax.Array | int) -> Member:
+    """The member in a slot, without the population axis."""
+    return jax.tree.map(lambda leaf: leaf[slot], population)

@@ -1,0 +1,57 @@
+"""What every selector takes and returns, and the ranking they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vmaptune.population import Offspring, Status
+from vmaptune.space import Space
+
+
+class View(NamedTuple):
+    """What a selector may know of a population.
+
+    Attributes:
+        genotype: f32[N, D] in [0, 1].
+        step: i32[N], steps trained.
+        trial: i32[N], number of the trial in each slot.
+        status: i32[N], a `Status`.
+        done: bool[N], the trial has reached its horizon.
+    """
+
+    genotype: jax.Array
+    step: jax.Array
+    trial: jax.Array
+    status: jax.Array
+    done: jax.Array
+
+
+class Selector(NamedTuple):
+    """A search method.
+
+    Attributes:
+        init: `(key, space, n) -> state`, a pytree of arrays (or `()`).
+        update: `(key, state, view, fitness f32[N]) -> (state, Offspring)`; higher fitness is better. It keeps to these
+            rules: parents are in [-1, N); genotypes are in [0, 1]; a survivor's genotype is unchanged, bit for bit; a
+            failed member (see `failed`) is no parent while a sound one exists; the best sound member survives.
+        pure: True if `update` is traceable, so that it runs inside `jit`, `scan` and `vmap`.
+    """
+
+    init: Callable[[jax.Array, Space, int], Any]
+    update: Callable[[jax.Array, Any, View, jax.Array], tuple[Any, Offspring]]
+    pure: bool
+
+
+def failed(view: View, fitness: jax.Array) -> jax.Array:
+    """bool[N]: members that diverged, or whose fitness is NaN or infinite. They rank behind all others."""
+    return (view.status != Status.OK) | ~jnp.isfinite(fitness)
+
+
+def ranking(view: View, fitness: jax.Array) -> jax.Array:
+    """i32[N]: slots from best to worst; failed members last, ties in slot order."""
+    score = jnp.where(failed(view, fitness), -jnp.inf, fitness)
+    return jnp.argsort(-score, stable=True)

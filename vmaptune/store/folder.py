@@ -1,0 +1,128 @@
+"""A run folder: its name, its files, and the lock of the one process that writes it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from vmaptune.errors import StoreError
+from vmaptune.store.history import connect
+
+
+class RunFolder:
+    """The paths of a run.
+
+    Args:
+        path: The folder; need not exist.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Touches nothing."""
+        self.path = Path(path)
+
+    @property
+    def config(self) -> Path:
+        """config.toml."""
+        return self.path / "config.toml"
+
+    @property
+    def history(self) -> Path:
+        """history.db."""
+        return self.path / "history.db"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """The folder of the winner."""
+        return self.path / "best"
+
+    def is_run(self) -> bool:
+        """True if a run was begun here."""
+        return self.config.is_file()
+
+    def require_run(self) -> RunFolder:
+        """Returns itself; raises `StoreError` if no run was begun here."""
+        if not self.is_run():
+            problem = "no such folder" if not self.path.is_dir() else "not a run folder (it has no config.toml)"
+            raise StoreError(f"{self.path}: {problem}; `vmaptune runs` lists the runs there are")
+        return self
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the lock, so that no other process writes here. The system lets go of a dead holder's.
+
+        Raises:
+            StoreError: Another process holds it; the sentence names the process.
+        """
+        from filelock import FileLock, Timeout
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / "run.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise StoreError(f"{self.path}: in use by {self._holder()}; wait for it to end, or choose another --out") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _holder(self) -> str:
+        try:
+            with closing(connect(self.history)) as db:
+                row = db.execute("SELECT pid, host FROM run").fetchone()
+            return f"process {row['pid']} on {row['host']}"
+        except StoreError:
+            return "another process"
+
+
+def new_folder(root: str | Path, name: str) -> RunFolder:
+    """Names a new run folder below `root`: `<name>-<date>-<time>`, numbered if that is taken. Makes it."""
+    stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
+        path = Path(root) / f"{stem}{suffix}"
+        try:
+            path.mkdir(parents=True)
+            return RunFolder(path)
+        except FileExistsError:
+            continue
+    raise StoreError(f"{Path(root) / stem}: a thousand runs of this second; choose a folder with --out")
+
+
+def find_runs(root: str | Path) -> list[RunFolder]:
+    """The run folders below `root` (or `root` itself), oldest first."""
+    root = Path(root)
+    places = [root, *(sorted(root.iterdir()) if root.is_dir() else [])]
+    found = [RunFolder(place) for place in places if RunFolder(place).is_run()]
+    return sorted(found, key=lambda run: run.config.stat().st_mtime)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def find_run(root: str | Path, run_id: str) -> RunFolder | None:
+    """The newest unfinished run of a config below `root`, if there is one."""
+    for folder in reversed(find_runs(root)):
+        try:
+            with closing(connect(folder.history)) as db:
+                row = db.execute("SELECT id, status FROM run").fetchone()
+        except StoreError:
+            continue
+        if row["id"] == run_id and row["status"] != "finished":
+            return folder
+    return None

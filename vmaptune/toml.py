@@ -1,0 +1,195 @@
+"""Configs as text: reading TOML, applying `--set`, and writing a config with a comment on every setting."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from vmaptune import config as cfg
+from vmaptune.config import RunConfig, Tree, resolve
+from vmaptune.errors import ConfigError
+from vmaptune.optimizers import OPTIMIZERS
+from vmaptune.schedules import SCHEDULES
+from vmaptune.selectors import SELECTORS
+from vmaptune.settings import Setting, settings
+from vmaptune.tasks import Task, find_task
+
+# Sections that name a row of a table: the key that names it, and the table.
+_ROWS: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "optimizer": ("name", OPTIMIZERS),
+    "schedule": ("name", SCHEDULES),
+    "search": ("method", SELECTORS),
+}
+
+
+def default_tree() -> Tree:
+    """The embedded default: digits, a small network, truncation selection."""
+    return tomllib.loads(resources.files("vmaptune").joinpath("default.toml").read_text(encoding="utf-8"))
+
+
+def read_toml(path: str | Path) -> Tree:
+    """Reads a TOML file.
+
+    Raises:
+        ConfigError: It is not there, or not TOML; the sentence names the line.
+    """
+    path = Path(path)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; `vmaptune init {path}` writes a commented one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def load_config(
+    path: str | Path | None = None, assignments: Iterable[str] = (), *, seed: int | None = None
+) -> tuple[RunConfig, Task]:
+    """Reads and resolves a config file (or the embedded default), with `--set` assignments applied.
+
+    Raises:
+        ConfigError: The first thing found wrong.
+    """
+    tree = override(default_tree() if path is None else read_toml(path), assignments)
+    if seed is not None:
+        tree = tree | {"seed": seed}
+    section = tree.get("task")
+    if path is not None and isinstance(section, dict) and ".py:" in str(section.get("name", "")):
+        file, _, function = section["name"].rpartition(":")  # a task's file is named from where its config lies
+        tree = tree | {"task": section | {"name": f"{(Path(path).parent / file).resolve()}:{function}"}}
+    return resolve(tree, source=str(path or "default config"))
+
+
+def override(tree: Tree, assignments: Iterable[str]) -> Tree:
+    """Applies `--set key=value` assignments to a tree.
+
+    The value is any TOML value; a bare word is a string. Naming another row in a section (`optimizer.name=sgd`) drops
+    those settings of the section that came from the file and that the new row does not have.
+
+    Raises:
+        ConfigError: Not of the form `key=value`, or not a TOML value.
+    """
+    given: Tree = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        path = [part.strip() for part in key.split(".")]
+        if not equals or not all(path):
+            raise ConfigError(f"--set: expected key=value, such as optimizer.b1=0.95; given: {assignment!r}")
+        node = given
+        for part in path[:-1]:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"--set {key}: {part} was given a value already, so nothing can stand below it")
+        node[path[-1]] = _toml_value(text.strip(), key)
+    return {**tree, **{section: _merge(section, tree.get(section), value) for section, value in given.items()}}
+
+
+def _toml_value(text: str, key: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        if text and all(c.isalnum() or c in "_-./:~" for c in text):
+            return text
+        raise ConfigError(f"--set {key}: not a TOML value; given: {text!r}") from None
+
+
+def _merge(section: str, old: Any, given: Any) -> Any:
+    """Lays given keys over a section; an axis is replaced whole, a nested schedule key by key."""
+    if not isinstance(old, dict) or not isinstance(given, dict):
+        return given
+    key, rows = _ROWS.get(section.partition(".")[0], ("name", {}))
+    if key in given and given[key] != old.get(key):
+        known = settings(rows[given[key]]) if given[key] in rows else {}
+        old = {k: v for k, v in old.items() if k in known or _is_schedule(v)}
+    merged = dict(old)
+    for k, v in given.items():
+        merged[k] = _merge(f"{section}.{k}", old.get(k), v) if _is_schedule(old.get(k)) else v
+    return merged
+
+
+def _is_schedule(value: Any) -> bool:
+    return isinstance(value, dict) and "name" in value
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
+
+def to_toml(config: RunConfig, task: Task, *, header: str = "") -> str:
+    """Writes a complete config: every setting with its value, and above it what it means and what it may be.
+
+    Args:
+        config: What to write.
+        task: The config's task; its loss declares the task's traced settings.
+        header: Text of the comment at the top.
+
+    Returns:
+        TOML that `vmaptune run` takes, and that resolves to `config`.
+    """
+    blocks = [_comment(header)] if header else []
+    blocks.append(_comment("Seed of everything random in the run.") + f"seed = {config.seed}\n")
+    tree = config.tree
+    own_task = config.task.name != cfg.FROM_PYTHON
+    task_settings = (settings(find_task(config.task.name)) if own_task else {}) | settings(task.loss)
+    task_about = _summary(find_task(config.task.name)) if own_task else "A task that was passed to vmaptune.tune()."
+    known = {
+        "task": (task_about, task_settings),
+        "batch": (_summary(cfg.Batch), settings(cfg.Batch)),
+        "optimizer": _row(OPTIMIZERS, config.optimizer.name),
+        "population": (_summary(cfg.PopulationSize), settings(cfg.PopulationSize)),
+        "search": _row(SELECTORS, config.search.name),
+        "checkpoint": (_summary(cfg.Checkpoint), settings(cfg.Checkpoint)),
+        "plan": (_summary(cfg.Layout), settings(cfg.Layout)),
+    }
+    for section, table in tree.items():
+        if section == "seed":
+            continue
+        if section == "schedule":
+            nested = {k: v for k, v in table.items() if _is_schedule(v)}
+            own = {k: v for k, v in table.items() if k not in nested}
+            blocks.append(_section("schedule", own, *_row(SCHEDULES, own["name"])))
+            blocks += [_section(f"schedule.{k}", v, *_row(SCHEDULES, v["name"])) for k, v in nested.items()]
+        else:
+            blocks.append(_section(section, table, *known[section]))
+    return "\n".join(blocks)
+
+
+def _row(table: Mapping[str, Any], name: str) -> tuple[str, dict[str, Setting]]:
+    return _summary(table[name]), settings(table[name])
+
+
+def _section(name: str, table: Mapping[str, Any], about: str, known: Mapping[str, Setting]) -> str:
+    lines = [f"[{name}]\n"]
+    for key, value in table.items():
+        if key in ("name", "method") and key not in known:
+            lines.append(_comment(about))
+        else:
+            setting = known[key]
+            kind = f"{setting.type_name}{', or an axis' if setting.traced and name != 'search' else ''}"
+            lines.append(_comment(f"{setting.help} ({kind})"))
+        lines.append(f"{key} = {_value(value)}\n")
+    return "".join(lines)
+
+
+def _summary(fn: Any) -> str:
+    return (inspect.getdoc(fn) or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def _comment(text: str) -> str:
+    return "".join(f"# {line}\n" for line in textwrap.wrap(text, 110))
+
+
+def _value(value: Any) -> str:
+    import tomlkit
+
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{k} = {_value(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return tomlkit.item(value).as_string()

@@ -1,0 +1,94 @@
+"""What a finished run leaves to be used elsewhere: the folder `best/`.
+
+hyperparameters.toml   a config that `vmaptune run` takes: one member, every searched setting at the winner's value
+schedule.csv           every hyperparameter at every step of the winner's lineage, as it was applied
+weights.safetensors    its weights and model state
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vmaptune.config import RunConfig
+from vmaptune.population import Member
+from vmaptune.programs import Program
+from vmaptune.store.checkpoints import flatten
+from vmaptune.store.folder import RunFolder, write_text
+from vmaptune.store.reading import Ancestor
+from vmaptune.tasks import Task
+from vmaptune.toml import to_toml
+from vmaptune.train import Recipe
+
+
+def shortest(value: Any) -> float:
+    """A float32 as the shortest decimal that is still the same float32: 0.1, not 0.10000000149011612."""
+    return float(str(np.float32(value)))
+
+
+def write_winner(
+    folder: RunFolder,
+    config: RunConfig,
+    task: Task,
+    member: Member,
+    values: Mapping[str, float],
+    lineage: Sequence[Ancestor],
+    header: str,
+) -> None:
+    """Writes `best/`: each file whole or not at all.
+
+    Args:
+        folder: The run.
+        config: Its config.
+        task: Its task.
+        member: The winner, on the host.
+        values: Its hyperparameters by dotted name.
+        lineage: Whose steps its weights were trained by.
+        header: Comment at the top of hyperparameters.toml.
+    """
+    write_text(folder.best / "hyperparameters.toml", to_toml(config.with_values(values), task, header=header))
+    write_text(folder.best / "schedule.csv", schedule_csv(config.recipe(task), lineage, config.population.segment_steps))
+    write_weights(folder, member)
+
+
+def schedule_csv(recipe: Recipe, lineage: Sequence[Ancestor], segment_steps: int) -> str:
+    """The hyperparameters in force at each step of a lineage.
+
+    Columns: step, trial, then every traced setting of the optimizer and the loss, with schedules applied.
+    """
+    steps = np.concatenate([np.arange(a.step - segment_steps, a.step) for a in lineage]).astype(np.int32)
+    trials = np.repeat([a.trial for a in lineage], segment_steps)
+    space = recipe.space
+    values: dict[str, Any] = {name: np.full(len(steps), value, np.float32) for name, value in space.constants.items()}
+    for name in space.axes:
+        values[name] = np.repeat(np.array([a.values[name] for a in lineage], np.float32), segment_steps)
+    shaped = jax.device_get(Program("schedule", jax.vmap(recipe.shaped))(values, jnp.asarray(steps)))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step", "trial", *shaped])
+    for i in range(len(steps)):
+        writer.writerow([steps[i], trials[i], *(_decimal(column[i]) for column in shaped.values())])
+    return text.getvalue()
+
+
+def _decimal(value: np.float32) -> str:
+    """The shortest text that reads back as the same float32."""
+    return str(np.float32(value))
+
+
+def write_weights(folder: RunFolder, member: Member) -> None:
+    """Writes weights and model state by dotted path: `params.head.kernel`, `model_state.norm.mean`."""
+    from safetensors.numpy import save_file
+
+    tensors = {
+        p: np.ascontiguousarray(a) for p, a in flatten({"params": member.params, "model_state": member.model_state}).items()
+    }
+    partial = folder.best / "weights.safetensors.partial"
+    save_file(tensors, partial)
+    partial.replace(folder.best / "weights.safetensors")
