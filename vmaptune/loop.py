@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vmaptune.config import RunConfig, differences, resolve
+from vmaptune.config import FROM_PYTHON, RunConfig, differences, finite_json, resolve
 from vmaptune.errors import AllMembersFailed, StoreError, VmaptuneWarning
 from vmaptune.generation import State, advance, make_programs
 from vmaptune.plan import Plan, make_plan, prepare_backend
@@ -30,7 +30,7 @@ from vmaptune.programs import Clock, CompileLog
 from vmaptune.result import Best, Result
 from vmaptune.store.checkpoints import Checkpoints
 from vmaptune.store.folder import RunFolder, new_folder, write_text
-from vmaptune.store.history import History
+from vmaptune.store.history import History, is_begun
 from vmaptune.store.reading import read_generation, read_history, read_lineage, read_run
 from vmaptune.store.record import Record, Sink
 from vmaptune.tasks import Metrics, Task
@@ -123,36 +123,30 @@ def _resolve(config: RunConfig | Mapping[str, Any] | str | Path | None, task: Ta
 
 def _short_name(config: RunConfig) -> str:
     name = config.task.name.rpartition(":")[2]
-    return "".join(c for c in name if c.isalnum() or c in "_-") or "run"
+    return "run" if name == FROM_PYTHON else "".join(c for c in name if c.isalnum() or c in "_-")
 
 
 def _begin(folder: RunFolder, config: RunConfig, task: Task, plan: Plan, state: State, *, resume: bool) -> None:
     """Makes the folder's files, or checks that they belong to this config."""
-    if folder.is_run():
-        if not resume:
-            raise StoreError(
-                f"{folder.path}: holds a run already; go on with it (vmaptune resume {folder.path}) or choose another --out"
-            )
-        changed = differences(resolve(read_toml(folder.config), task=task, source=str(folder.config))[0].tree, config.tree)
-        if changed:
-            raise StoreError(
-                f"{folder.path}: was begun with another config, and cannot go on with this one: {'; '.join(changed)}"
-            )
-    else:
+    if folder.is_run() and not resume:
+        go_on = f"go on with it (vmaptune resume {folder.path})"
+        raise StoreError(f"{folder.path}: holds a run already; {go_on} or choose another --out")
+    if not folder.is_run():
         if folder.history.exists():
             raise StoreError(f"{folder.history}: a history without its config.toml; choose another --out")
-        write_text(
-            folder.config, to_toml(config, task, header=f"A vmaptune run; resume it with `vmaptune resume {folder.path}`.")
-        )
-    try:
-        environment = read_run(folder)["environment"]
-    except StoreError:
-        folder.history.unlink(missing_ok=True)  # never begun, or killed before the first row
+        header = f"A vmaptune run; go on with it by `vmaptune resume {folder.path}`."
+        write_text(folder.config, to_toml(config, task, header=header))
+    if not is_begun(folder.history):
         metrics = jax.eval_shape(lambda population: _metrics_of(task, take_member(population, 0)), state.population)
         columns = [f"{part}.{name}" for part in ("train", "validation") for name in metrics]
         History.create(folder.history, _run_row(config, task, plan), [*columns, *config.space.axes])
         return
-    then, device = environment["plan"], environment["device"]
+    run = read_run(folder)
+    if changed := differences(run["config"], finite_json(config.tree)):
+        raise StoreError(
+            f"{folder.path}: was begun with another config, so it cannot go on with this one: {'; '.join(changed)}"
+        )
+    then, device = run["environment"]["plan"], run["environment"]["device"]
     if then != plan._asdict() or device != jax.devices()[0].device_kind:
         known = f"{then['devices']} x {device}, {then['chunk']} members side by side"
         warnings.warn(
@@ -182,7 +176,7 @@ def _run_row(config: RunConfig, task: Task, plan: Plan) -> dict[str, Any]:
         "size": size.size,
         "segment_steps": size.segment_steps,
         "generations": size.generations,
-        "config": config.tree,
+        "config": finite_json(config.tree),
         "environment": environment,
     }
 

@@ -13,7 +13,10 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from vmaptune.settings import NonNegative, Positive, Rate, with_settings
@@ -30,7 +33,14 @@ def gradient_rules(*, clip_norm: Positive = math.inf) -> optax.GradientTransform
     References:
         Pascanu et al., On the difficulty of training recurrent neural networks, https://arxiv.org/abs/1211.5063
     """
-    return optax.clip_by_global_norm(clip_norm)
+    clip = optax.clip_by_global_norm(clip_norm)
+
+    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        # In float32, because optax cannot scale a bfloat16 gradient by a traced float32 norm.
+        wide, state = clip.update(jax.tree.map(lambda g: g.astype(jnp.float32), gradient), state, params)
+        return jax.tree.map(lambda w, g: w.astype(g.dtype), wide, gradient), state
+
+    return optax.GradientTransformation(clip.init, update)
 
 
 def _with_gradient_rules(optimizer: Optimizer) -> Optimizer:

@@ -137,8 +137,13 @@ def init_population(task: Task, space: Space, optimizer: Optimizer, *, size: int
     Returns:
         A population.
     """
-    genotype = space.sample(stream_key(seed, Stream.GENOTYPE), size)
-    return make_newborn(task, optimizer, seed=seed)(jnp.arange(size, dtype=jnp.int32), genotype)
+
+    @jax.jit
+    def born(root: jax.Array) -> Member:
+        genotype = space.sample(stream_key(root, Stream.GENOTYPE), size)
+        return make_newborn(task, optimizer, seed=root)(jnp.arange(size, dtype=jnp.int32), genotype)
+
+    return born(seed if _is_key(seed) else jax.random.key(seed))
 
 
 @partial(jax.jit, static_argnames="newborn")

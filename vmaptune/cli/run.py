@@ -25,7 +25,7 @@ _STARTED = time.perf_counter()
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on with the run in --out, or with the newest unfinished run of this config below runs/; begin one if there is none.",
+    help="Go on with the run in --out, or the newest unfinished run of this config below runs/; if there is none, begin one.",
 )
 @options.quiet_option
 @options.json_option
@@ -130,12 +130,8 @@ def _print_result(result: Result, facts: dict[str, Any], as_json: bool) -> None:
     rows += [(f"validation {name}", value) for name, value in best["validation"].items()]
     rows += [(f"test {name}", value) for name, value in (facts["test"] or {}).items()]
     seconds = facts["seconds"]
-    rows.append(
-        (
-            "trained",
-            f"{facts['member_steps']:,} member-steps ({size.size} members, {size.generations} generations of {size.segment_steps} steps)",
-        )
-    )
+    layout = f"{size.size} members, {size.generations} generations of {size.segment_steps} steps"
+    rows.append(("trained", f"{facts['member_steps']:,} member-steps ({layout})"))
     rows.append(("seconds", ", ".join(f"{name} {show(value)}" for name, value in seconds.items())))
     rows.append(("run folder", facts["run"]))
     print_table(f"{result.status}: {facts['run']}", ("", ""), [(name, show(value)) for name, value in rows])

@@ -45,9 +45,8 @@ def check_splits(splits: Splits, where: str) -> Splits:
             raise ConfigError(f"{where}: arrays of the {part} split differ in length: {sorted(sizes)}")
         for leaf, reference in zip(leaves, jax.tree.leaves(splits.train), strict=True):
             if np.shape(leaf)[1:] != np.shape(reference)[1:]:
-                raise ConfigError(
-                    f"{where}: an example of the {part} split has shape {np.shape(leaf)[1:]}, in train {np.shape(reference)[1:]}"
-                )
+                shapes = f"{np.shape(leaf)[1:]}, in train {np.shape(reference)[1:]}"
+                raise ConfigError(f"{where}: an example of the {part} split has shape {shapes}")
             if np.issubdtype(np.asarray(leaf).dtype, np.floating) and not np.isfinite(leaf).all():
                 raise ConfigError(f"{where}: the {part} split holds NaN or infinite values; impute or drop them first")
     return splits

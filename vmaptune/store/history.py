@@ -11,6 +11,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,21 @@ _RECORD_COLUMNS = ("generation", "slot", "trial", "step", "status", "parent", "f
 def now() -> str:
     """The time, in UTC, as ISO 8601."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def is_begun(path: Path) -> bool:
+    """True if a run's first row was written: the file and all its tables are made in one transaction.
+
+    Raises:
+        StoreError: The file is not SQLite's.
+    """
+    if not path.is_file():
+        return False
+    with closing(sqlite3.connect(path)) as db:
+        try:
+            return db.execute("PRAGMA user_version").fetchone()[0] != 0
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{path}: cannot be read as a history: {error}") from None
 
 
 def connect(path: Path, *, write: bool = False) -> sqlite3.Connection:
@@ -82,7 +98,7 @@ class History:
 
     @staticmethod
     def create(path: Path, run: Mapping[str, Any], columns: Iterable[str]) -> None:
-        """Makes the file, with its tables and its one row of `run`, or nothing at all.
+        """Makes the tables and the one row of `run`, in one transaction: all or nothing.
 
         Args:
             path: Where.

@@ -1,0 +1,60 @@
+"""The reference that the engine is held against: one member, trained by a plain Python loop over plain optax.
+
+Written from the definitions alone; shares no code with the engine but the task's loss, the tables and the key streams.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vmaptune.population import Stream, stream_key
+
+
+def batches(seed, start, steps, batch_size, examples, trial=None):
+    """Rows of indices for steps start..start+steps, epoch by epoch."""
+    key = stream_key(seed, Stream.BATCH) if trial is None else stream_key(seed, Stream.BATCH, trial)
+    per_epoch = examples // batch_size
+    for s in range(start, start + steps):
+        order = np.asarray(jax.random.permutation(jax.random.fold_in(key, s // per_epoch), examples))
+        yield order[(s % per_epoch) * batch_size :][:batch_size]
+
+
+def train_alone(task, values, optimizer, schedule, *, trial, steps, horizon, batch_size, seed=0, independent=False, start=0):
+    """Trains trial `trial` with fresh weights for `steps` steps at constant settings.
+
+    Args:
+        values: Settings by dotted name.
+        start: Step of the population at which the trial was born.
+
+    Returns:
+        params, model_state, and the list of losses.
+    """
+
+    def settings(room):
+        return {name.partition(".")[2]: jnp.float32(v) for name, v in values.items() if name.startswith(f"{room}.")}
+
+    @functools.partial(jax.jit, donate_argnums=())
+    def update(params, state, opt_state, batch, key, t, given):
+        own = {k: v for k, v in given["optimizer"].items()}
+        own["learning_rate"] = own["learning_rate"] * schedule(t, **given["schedule"])
+        (loss, (state, _)), gradient = jax.value_and_grad(task.loss, has_aux=True)(
+            params, state, batch, key, train=True, **given["task"]
+        )
+        updates, opt_state = optimizer(**own).update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), state, opt_state, loss
+
+    given = {room: settings(room) for room in ("optimizer", "schedule", "task")}
+    params, state = task.init(stream_key(seed, Stream.INIT, trial), task.sample)
+    opt_state = optimizer().init(params)
+    losses = []
+    examples = task.splits.size("train")
+    rows = batches(seed, 0 if independent else start, steps, batch_size, examples, trial if independent else None)
+    for s, row in enumerate(rows):
+        batch = jax.tree.map(lambda leaf, row=row: leaf[row], task.splits.train)
+        key = stream_key(seed, Stream.STEP, trial, s)
+        params, state, opt_state, loss = update(params, state, opt_state, batch, key, jnp.float32(s) / horizon, given)
+        losses.append(float(loss))
+    return params, state, losses

@@ -1,0 +1,190 @@
+"""The invariants of the design, each by name. Details are in the tests of the modules; these hold the whole together."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vmaptune as vt
+from tests.conftest import SMALL
+from vmaptune.config import resolve
+from vmaptune.generation import advance, make_programs
+from vmaptune.optimizers import OPTIMIZERS, adamw
+from vmaptune.plan import Plan, make_plan
+from vmaptune.population import Offspring, Stream, init_population, inherit, make_newborn, stream_key, take_member
+from vmaptune.programs import Clock, CompileLog
+from vmaptune.schedules import SCHEDULES, warmup_cosine
+from vmaptune.selectors import SELECTORS
+from vmaptune.settings import settings
+from vmaptune.space import Axis, Space
+from vmaptune.train import make_segment
+
+SPACE = Space(
+    {
+        "optimizer.learning_rate": Axis(1e-4, 1e-1, "log"),
+        "schedule.warmup": Axis(0.0, 0.3),
+        "task.dropout": Axis(0.0, 0.5),
+    }
+)
+
+
+def config_of(tree, task):
+    return resolve(
+        {k: v for k, v in tree.items() if k != "task"} | {"task": {"dropout": {"low": 0.0, "high": 0.5}}}, task=task
+    )[0]
+
+
+def run_generations(config, task, generations, *, diverge=False):
+    """Drives a run's programs by hand; returns compilations by program after the first two generations and at the end."""
+    with CompileLog() as log:
+        programs = make_programs(config, task, make_plan(config.population.size))
+        state = programs.init()
+        clock = Clock(log)
+        for generation in range(generations):
+            if diverge:
+                broken = jax.tree.map(lambda leaf: leaf.at[generation % leaf.shape[0]].set(jnp.nan), state.population.params)
+                broken = jax.device_put(broken, jax.tree.map(lambda leaf: leaf.sharding, state.population.params))
+                state = state._replace(population=state.population._replace(params=broken))
+            state, record = advance(programs, state, generation, last=False, clock=clock)
+            if generation == 1:
+                early = dict(log.compilations)
+        return early, dict(log.compilations), state, record
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_1_slot_independence(blob_task, size):
+    def train(n, plan=None):
+        population = init_population(blob_task, SPACE, adamw, size=n, seed=0)
+        segment = make_segment(blob_task, SPACE, adamw, warmup_cosine, steps=30, horizon=60, batch_size=16, plan=plan)
+        return segment(population, 0)[0]
+
+    many, few = train(8), train(size)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[:size], b, rtol=2e-4, atol=2e-6), many, few)
+
+
+def test_1_slot_independence_holds_in_any_slot(blob_task):
+    population = init_population(blob_task, SPACE, adamw, size=6, seed=0)
+    turned = jax.tree.map(lambda leaf: leaf[::-1], population)
+    segment = make_segment(blob_task, SPACE, adamw, warmup_cosine, steps=30, horizon=60, batch_size=16, plan=Plan(1, 6))
+    forward = segment(population, 0)[0]
+    backward = jax.tree.map(lambda leaf: leaf[::-1], segment(turned, 0)[0])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), forward, backward)
+
+
+@pytest.mark.parametrize("method", SELECTORS)
+def test_2_one_compilation_whatever_the_number_of_generations(blob_task, method):
+    config = config_of(
+        SMALL | {"search": {"method": method}, "population": {"size": 8, "segment_steps": 5, "generations": 3}}, blob_task
+    )
+    early, late, _, _ = run_generations(config, blob_task, 12)
+    assert early == late, "something was compiled after the second generation"
+    assert {name: late[name] for name in ("init", "segment", "evaluate", "select", "inherit")} == dict.fromkeys(
+        ("init", "segment", "evaluate", "select", "inherit"), 1
+    )
+
+
+@pytest.mark.parametrize("method", SELECTORS)
+def test_2_divergence_and_rebirth_compile_nothing(blob_task, method):
+    config = config_of(
+        SMALL | {"search": {"method": method}, "population": {"size": 8, "segment_steps": 5, "generations": 3}}, blob_task
+    )
+    early, late, state, record = run_generations(config, blob_task, 8, diverge=True)
+    assert {k: v for k, v in late.items() if k != "other"} == {k: v for k, v in early.items() if k != "other"}
+    assert record.failed.sum() == 1
+    assert (np.asarray(state.population.trial) >= 8).sum() >= 1
+
+
+def test_2_new_values_compile_nothing(blob_task):
+    segment = make_segment(blob_task, SPACE, adamw, warmup_cosine, steps=5, horizon=10, batch_size=16)
+    segment(init_population(blob_task, SPACE, adamw, size=4, seed=0), 0)
+    other = init_population(blob_task, SPACE, adamw, size=4, seed=1)
+    with CompileLog() as log:
+        segment(other, 3)
+    assert sum(log.compilations.values()) == 0
+
+
+@pytest.mark.parametrize("method", SELECTORS)
+def test_3_resume_equals_uninterrupted(tmp_path, small, method):
+    small["search"] = {"method": method}
+    whole = vt.tune(small, out=tmp_path / "whole")
+    stops = iter([False, True, True])
+    while True:
+        part = vt.tune(small, out=tmp_path / "parts", resume=True, should_stop=lambda: next(stops, False))
+        if part.status == "finished":
+            break
+    np.testing.assert_array_equal(part.history, whole.history)
+    jax.tree.map(np.testing.assert_array_equal, part.population, whole.population)
+    jax.tree.map(np.testing.assert_array_equal, part.best.params, whole.best.params)
+    assert part.as_json()["best"] == whole.as_json()["best"]
+    assert part.best.test == whole.best.test
+
+
+def test_4_no_two_members_share_a_key(blob_task):
+    newborn = make_newborn(blob_task, adamw)
+    population = init_population(blob_task, SPACE, adamw, size=6)
+    trials = population.trial.tolist()
+    for parent in ([0, 0, 0, 3, 4, -1], [5, 1, 1, 1, -1, 5]):
+        population = inherit(population, Offspring(jnp.array(parent, jnp.int32), population.genotype), newborn)
+        trials += [t for t, p, s in zip(population.trial.tolist(), parent, range(6), strict=True) if p != s]
+    keys = {tuple(np.asarray(jax.random.key_data(stream_key(0, Stream.STEP, t))).tolist()) for t in trials}
+    assert len(keys) == len(trials) == 6 + 3 + 4
+
+
+def test_4_two_children_of_one_parent_go_different_ways(blob_task):
+    space = Space({"task.dropout": 0.5, "optimizer.learning_rate": 0.01})  # nothing to search: only their keys tell them apart
+    population = init_population(blob_task, space, adamw, size=4)
+    population = inherit(
+        population, Offspring(jnp.array([0, 0, 0, 3], jnp.int32), population.genotype), make_newborn(blob_task, adamw)
+    )
+    twins = [take_member(population, slot).params for slot in (1, 2)]
+    jax.tree.map(np.testing.assert_array_equal, *twins)
+    after = make_segment(blob_task, space, adamw, warmup_cosine, steps=5, horizon=10, batch_size=16)(population, 0)[0]
+    kernels = np.asarray(after.params["head"]["kernel"])
+    assert all((kernels[a] != kernels[b]).any() for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+def traced_settings():
+    rows = [("optimizer", name, fn) for name, fn in OPTIMIZERS.items()] + [
+        ("schedule", name, fn) for name, fn in SCHEDULES.items()
+    ]
+    return [(room, name, s) for room, name, fn in rows for s in settings(fn).values() if s.traced]
+
+
+@pytest.mark.parametrize(("room", "name", "setting"), traced_settings(), ids=lambda v: getattr(v, "name", str(v)))
+def test_5_no_dead_setting(blob_task, room, name, setting):
+    """Changing one traced setting changes what a member becomes, all the way through the engine."""
+    optimizer = OPTIMIZERS[name] if room == "optimizer" else adamw
+    schedule = SCHEDULES[name] if room == "schedule" else warmup_cosine
+    base = {"optimizer.learning_rate": 0.05, "optimizer.weight_decay": 0.1, "optimizer.clip_norm": 1.0, "task.dropout": 0.2}
+    low, high = {"eps": (1e-8, 1e-2), "clip_norm": (0.01, 1.0)}.get(setting.name, (0.1, 0.6))
+    space = Space(base | {f"{room}.{setting.name}": Axis(low, high)})
+    population = init_population(blob_task, space, optimizer, size=2)
+    one = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), population)
+    segment = make_segment(blob_task, space, optimizer, schedule, steps=8, horizon=10, batch_size=16, plan=Plan(1, 2))
+    after = segment(one._replace(genotype=jnp.array([[0.0], [1.0]])), 0)[0]
+    kernel = np.asarray(after.params["head"]["kernel"])
+    assert np.abs(kernel[0] - kernel[1]).max() > 1e-5
+
+
+def test_5_no_dead_loss_setting(blob_task):
+    for setting in settings(blob_task.loss).values():
+        space = Space({"optimizer.learning_rate": 0.05, f"task.{setting.name}": Axis(0.0, 0.5)})
+        population = init_population(blob_task, space, adamw, size=2)
+        one = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), population)
+        segment = make_segment(blob_task, space, adamw, warmup_cosine, steps=8, horizon=10, batch_size=16, plan=Plan(1, 2))
+        kernel = np.asarray(segment(one._replace(genotype=jnp.array([[0.0], [1.0]])), 0)[0].params["head"]["kernel"])
+        assert np.abs(kernel[0] - kernel[1]).max() > 1e-5
+
+
+def test_6_the_best_finite_member_is_never_lost(blob_task):
+    """Over a whole run with diverging members, the champion's fitness equals the best in the history."""
+    config = config_of(SMALL, blob_task)
+    with CompileLog() as log:
+        programs = make_programs(config, blob_task, make_plan(8))
+        state, clock, best = programs.init(), Clock(log), -np.inf
+        for generation in range(8):
+            state, record = advance(programs, state, generation, last=False, clock=clock)
+            best = max(best, np.nanmax(record.fitness))
+            assert float(state.champion.fitness) == best
+            survivors = record.parent == np.arange(8)
+            assert np.nanmax(record.fitness[survivors]) == np.nanmax(record.fitness)
