@@ -13,7 +13,9 @@ import vmaptune as vt
 
 rng = np.random.default_rng(0)
 angle, label = 3 * np.pi * np.sqrt(rng.random(1200)), rng.integers(0, 2, 1200)
-x = np.stack([angle * np.cos(angle + np.pi * label), angle * np.sin(angle + np.pi * label)], 1) / 5 + 0.1 * rng.normal(size=(1200, 2))
+x = np.stack([angle * np.cos(angle + np.pi * label), angle * np.sin(angle + np.pi * label)], 1) / 5 + 0.1 * rng.normal(
+    size=(1200, 2)
+)
 
 
 class Residual(nnx.Module):
@@ -30,7 +32,11 @@ task = vt.tasks.classification(vt.models.from_nnx(Residual), vt.data.split_class
 tiny = "VMAPTUNE_TINY" in os.environ  # how the tests run this file
 search = {
     "task": {"strength": vt.Axis(0.1, 2.0, "log"), "dropout": vt.Axis(0.0, 0.5)},
-    "optimizer": {"learning_rate": vt.Axis(1e-4, 1e-1, "log"), "weight_decay": vt.Axis(1e-6, 1e-1, "log"), "b1": vt.Axis(0.5, 0.99)},
+    "optimizer": {
+        "learning_rate": vt.Axis(1e-4, 1e-1, "log"),
+        "weight_decay": vt.Axis(1e-6, 1e-1, "log"),
+        "b1": vt.Axis(0.5, 0.99),
+    },
     "schedule": {"name": "warmup_cosine", "warmup": vt.Axis(0.0, 0.3)},
     "population": {"size": 4 if tiny else 32, "segment_steps": 2 if tiny else 50, "generations": 2 if tiny else 20},
 }

@@ -3,8 +3,6 @@
 Written from the definitions alone; shares no code with the engine but the task's loss, the tables and the key streams.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,10 +34,9 @@ def train_alone(task, values, optimizer, schedule, *, trial, steps, horizon, bat
     def settings(room):
         return {name.partition(".")[2]: jnp.float32(v) for name, v in values.items() if name.startswith(f"{room}.")}
 
-    @functools.partial(jax.jit, donate_argnums=())
+    @jax.jit
     def update(params, state, opt_state, batch, key, t, given):
-        own = {k: v for k, v in given["optimizer"].items()}
-        own["learning_rate"] = own["learning_rate"] * schedule(t, **given["schedule"])
+        own = given["optimizer"] | {"learning_rate": given["optimizer"]["learning_rate"] * schedule(t, **given["schedule"])}
         (loss, (state, _)), gradient = jax.value_and_grad(task.loss, has_aux=True)(
             params, state, batch, key, train=True, **given["task"]
         )

@@ -484,7 +484,7 @@ def test_run_resume_goes_on_with_the_newest_unfinished_run_of_the_config(here, f
         (["small.toml", "--set", "populaton.size=4"], "did you mean 'population'?"),
         (["small.toml", "--set", "optimizer.lr=0.1"], "did you mean 'learning_rate'?"),
         (["small.toml", "--set", "optimizer.name=adamv"], "did you mean 'adamw'?"),
-        (["small.toml", "--set", "optimizer.name=3"], "there is no optimizer 3"),
+        (["small.toml", "--set", "optimizer.name=3"], "optimizer.name: expected a string; given: 3"),
         (["small.toml", "--set", "optimizer.name=[1]"], "optimizer.name"),
         (["rows.toml"], "optimizer.name"),
         (["small.toml", "--set", "search.method={}"], "search.method"),

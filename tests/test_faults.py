@@ -101,7 +101,10 @@ def test_killed_while_the_winner_was_written(tmp_path, whole):
 
 def test_a_real_run_killed_at_random_moments_ends_as_if_it_never_was():
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "kill_test.py", "--kills", "5", "--seed", "1"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, ROOT / "scripts" / "kill_test.py", "--kills", "5", "--seed", "1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "5 kills" in done.stdout.splitlines()[-1]

@@ -11,7 +11,7 @@ from vmaptune.config import resolve
 from vmaptune.generation import advance, make_programs
 from vmaptune.optimizers import OPTIMIZERS, adamw
 from vmaptune.plan import Plan, make_plan
-from vmaptune.population import Offspring, Stream, init_population, inherit, make_newborn, stream_key, take_member
+from vmaptune.population import Offspring, Stream, inherit, init_population, make_newborn, stream_key, take_member
 from vmaptune.programs import Clock, CompileLog
 from vmaptune.schedules import SCHEDULES, warmup_cosine
 from vmaptune.selectors import SELECTORS
@@ -42,13 +42,16 @@ def run_generations(config, task, generations, *, diverge=False):
         clock = Clock(log)
         for generation in range(generations):
             if diverge:
-                broken = jax.tree.map(lambda leaf: leaf.at[generation % leaf.shape[0]].set(jnp.nan), state.population.params)
-                broken = jax.device_put(broken, jax.tree.map(lambda leaf: leaf.sharding, state.population.params))
-                state = state._replace(population=state.population._replace(params=broken))
+                state = state._replace(population=with_a_broken_member(state.population, generation % config.population.size))
             state, record = advance(programs, state, generation, last=False, clock=clock)
             if generation == 1:
                 early = dict(log.compilations)
         return early, dict(log.compilations), state, record
+
+
+def with_a_broken_member(population, slot):
+    broken = jax.tree.map(lambda leaf: leaf.at[slot].set(jnp.nan), population.params)
+    return population._replace(params=jax.device_put(broken, jax.tree.map(lambda leaf: leaf.sharding, population.params)))
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])

@@ -470,7 +470,7 @@ def test_a_holder_that_has_not_signed_the_history_yet_is_not_misnamed(tmp_path):
     """Between taking the lock and writing its pid, a resuming process compiles; the row names whoever came before."""
     folder = RunFolder(tmp_path)
     with closing(History(create(folder.history))) as history:
-        history.holder(2**22 + 1, "elsewhere")
+        history.sign(2**22 + 1, "elsewhere")
         history.end("interrupted")
     with started(HOLDER, tmp_path), pytest.raises(StoreError) as caught, folder.locked():
         pass
@@ -563,7 +563,8 @@ def test_a_checkpoint_holds_what_the_state_was_when_it_was_saved(checkpoints):
     state = jnp.arange(100_000, dtype=jnp.float32)
     expected = np.array(state)
     checkpoints.save(0, {"x": state})
-    add(state)  # its buffer may be used again before the file is written
+    add(state)
+    assert state.is_deleted()  # its buffer may be used again before the file is written
     np.testing.assert_array_equal(checkpoints.restore(0, like={"x": jnp.zeros(100_000, jnp.float32)})["x"], expected)
 
 

@@ -8,6 +8,7 @@ code does. Resolving fills in every default and checks every name, type, range a
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from vmaptune.errors import ConfigError, did_you_mean
 from vmaptune.optimizers import OPTIMIZERS
 from vmaptune.schedules import SCHEDULES
 from vmaptune.selectors import SELECTORS, Selector
-from vmaptune.settings import Count, Natural, Seed, Setting, convert, settings
+from vmaptune.settings import Count, Natural, Seed, Setting, convert, settings, show
 from vmaptune.space import Axis, Space, axis_from_table
 from vmaptune.tasks import Task, find_task
 from vmaptune.train import LEARNING_RATE, Order, Recipe, check_recipe, schedule_prefix
@@ -241,7 +242,7 @@ def _resolve(tree: Mapping[str, Any], task: Task | None) -> tuple[RunConfig, Tas
     )
     examples = task.splits.size("train")
     if config.batch.size > examples:
-        raise ConfigError(f"batch.size: larger than the {examples} training examples; given: {config.batch.size}")
+        raise ConfigError(f"batch.size: larger than the {examples} training examples; given: {show(config.batch.size)}")
     return config, task
 
 
@@ -260,9 +261,11 @@ def _resolve_choice(
     table: Mapping[str, Any], section: str, rows: Mapping[str, Callable[..., Any]], *, default: str, key: str = "name"
 ) -> Choice:
     name = table.get(key, default)
+    if not isinstance(name, str):
+        raise ConfigError(f"{section}.{key}: expected a string; given: {show(name)}")
     if name not in rows:
         kind = "search method" if section == "search" else section.partition(".")[0]
-        raise ConfigError(f"{section}.{key}: there is no {kind} {name!r}{did_you_mean(str(name), rows)}")
+        raise ConfigError(f"{section}.{key}: there is no {kind} {name!r}{did_you_mean(name, rows)}")
     given = {k: v for k, v in table.items() if k != key}
     return Choice(name, _bind(settings(rows[name]), given, section, owner=name, searchable=section != "search"))
 
@@ -280,7 +283,7 @@ def _resolve_task(table: Mapping[str, Any], task: Task | None) -> tuple[Choice, 
         if not isinstance(name, str):
             raise ConfigError(f"task.name: expected a string; given: {name!r}")
         builder = find_task(name)
-        known = settings(builder)
+        known = _builder_settings(builder, name)
         values = _bind(known, {k: v for k, v in given.items() if k in known}, "task", owner=name)
         task = builder(**values)
         if not isinstance(task, Task):
@@ -293,9 +296,25 @@ def _resolve_task(table: Mapping[str, Any], task: Task | None) -> tuple[Choice, 
     return Choice(name, values | _bind(loss, rest, "task", owner=name)), task
 
 
+def _builder_settings(builder: Any, name: str) -> dict[str, Setting]:
+    """The settings of a task's builder; raises `ConfigError` if it is none."""
+    try:
+        known = settings(builder)
+        inspect.signature(builder).bind(**dict.fromkeys(known))
+    except (TypeError, ValueError):
+        expected = "a function whose parameters are keyword-only, or have defaults"
+        raise ConfigError(f"task.name: {name} does not build a task: expected {expected}; found: {show(builder)}") from None
+    if traced := [s.name for s in known.values() if s.traced]:
+        raise ConfigError(
+            f"task.name: {name} takes the float {traced[0]!r}: floats are traced, so declare it on the task's loss"
+        )
+    return known
+
+
 def _resolve_schedules(table: Mapping[str, Any], optimizer: Choice, task: Choice) -> dict[str, Choice]:
-    targets = {k: f"task.{k}" for k in task.traced} | {k: f"optimizer.{k}" for k in optimizer.traced}
-    nested = {k: v for k, v in table.items() if isinstance(v, Mapping) and "name" in v}
+    targets = {k: f"optimizer.{k}" for k in optimizer.traced}
+    targets |= {k: f"task.{k}" for k in task.traced if k not in targets}
+    nested = {k: v for k, v in table.items() if isinstance(v, Mapping) and ("name" in v or k in targets)}
     own = {k: v for k, v in table.items() if k not in nested}
     schedules = {LEARNING_RATE: _resolve_choice(own, "schedule", SCHEDULES, default="constant")}
     for key, sub in nested.items():
@@ -306,7 +325,7 @@ def _resolve_schedules(table: Mapping[str, Any], optimizer: Choice, task: Choice
                 "schedule.learning_rate: the learning rate's schedule stands in [schedule] already; keep one of the two"
             )
         schedules[targets[key]] = _resolve_choice(sub, f"schedule.{key}", SCHEDULES, default="constant")
-    return schedules
+    return {target: schedules[target] for target in (LEARNING_RATE, *targets.values()) if target in schedules}
 
 
 def _bind(

@@ -25,7 +25,7 @@ from vmaptune.config import FROM_PYTHON, RunConfig, differences, finite_json, re
 from vmaptune.errors import AllMembersFailed, StoreError, VmaptuneWarning
 from vmaptune.generation import State, advance, make_programs
 from vmaptune.plan import Plan, make_plan, prepare_backend
-from vmaptune.population import Member, Status, take_member
+from vmaptune.population import Member, Status
 from vmaptune.programs import Clock, CompileLog
 from vmaptune.result import Best, Result
 from vmaptune.store.checkpoints import Checkpoints
@@ -72,22 +72,20 @@ def tune(
     with ExitStack() as stack:
         log = stack.enter_context(CompileLog())
         config, task = _resolve(config, task)
-        folder = RunFolder(out) if out is not None else new_folder("runs", _short_name(config))
-        stack.enter_context(folder.locked())
         plan = make_plan(config.population.size, devices=config.plan.devices, chunk=config.plan.chunk)
         programs = make_programs(config, task, plan)
-        state = programs.init()
-        _begin(folder, config, task, plan, state, resume=resume)
-        history = History(folder.history)
+        folder = RunFolder(out) if out is not None else new_folder("runs", _short_name(config))
+        stack.enter_context(folder.locked())
+        history = _begin(folder, config, task, plan, resume=resume)
         stack.callback(history.close)
         checkpoints = Checkpoints(folder.checkpoints)
         stack.callback(checkpoints.close)
-        history.holder(os.getpid(), socket.gethostname())
 
         done = checkpoints.newest(at_most=history.last_generation())
         history.truncate(done)
         checkpoints.drop_after(done)
         history.event("resumed" if done >= 0 else "started", {"pid": os.getpid(), "after_generation": done})
+        state = programs.init()
         if done >= 0:
             state = checkpoints.restore(done, like=state)
 
@@ -126,8 +124,8 @@ def _short_name(config: RunConfig) -> str:
     return "run" if name == FROM_PYTHON else "".join(c for c in name if c.isalnum() or c in "_-")
 
 
-def _begin(folder: RunFolder, config: RunConfig, task: Task, plan: Plan, state: State, *, resume: bool) -> None:
-    """Makes the folder's files, or checks that they belong to this config."""
+def _begin(folder: RunFolder, config: RunConfig, task: Task, plan: Plan, *, resume: bool) -> History:
+    """Makes the folder's files, or checks that they belong to this config. Signs the history as this process."""
     if folder.is_run() and not resume:
         go_on = f"go on with it (vmaptune resume {folder.path})"
         raise StoreError(f"{folder.path}: holds a run already; {go_on} or choose another --out")
@@ -137,26 +135,28 @@ def _begin(folder: RunFolder, config: RunConfig, task: Task, plan: Plan, state: 
         header = f"A vmaptune run; go on with it by `vmaptune resume {folder.path}`."
         write_text(folder.config, to_toml(config, task, header=header))
     if not is_begun(folder.history):
-        metrics = jax.eval_shape(lambda population: _metrics_of(task, take_member(population, 0)), state.population)
-        columns = [f"{part}.{name}" for part in ("train", "validation") for name in metrics]
+        columns = [f"{part}.{name}" for part in ("train", "validation") for name in _metric_names(task)]
         History.create(folder.history, _run_row(config, task, plan), [*columns, *config.space.axes])
-        return
     run = read_run(folder)
     if changed := differences(run["config"], finite_json(config.tree)):
-        raise StoreError(
-            f"{folder.path}: was begun with another config, so it cannot go on with this one: {'; '.join(changed)}"
-        )
+        raise StoreError(f"{folder.path}: was begun with another config and cannot go on with this one: {'; '.join(changed)}")
     then, device = run["environment"]["plan"], run["environment"]["device"]
     if then != plan._asdict() or device != jax.devices()[0].device_kind:
         known = f"{then['devices']} x {device}, {then['chunk']} members side by side"
-        warnings.warn(
-            f"begun on {known}; it goes on here, equal to rounding but not bit for bit", VmaptuneWarning, stacklevel=3
-        )
+        message = f"begun on {known}; it goes on here, equal to rounding but not bit for bit"
+        warnings.warn(message, VmaptuneWarning, stacklevel=3)
+    history = History(folder.history)
+    history.sign(os.getpid(), socket.gethostname())
+    return history
 
 
-def _metrics_of(task: Task, member: Member) -> Metrics:
-    loss, (_, metrics) = task.loss(member.params, member.model_state, task.sample, jax.random.key(0), train=False)
-    return {"loss": loss, **metrics}
+def _metric_names(task: Task) -> list[str]:
+    def measure() -> Metrics:
+        key = jax.random.key(0)
+        params, model_state = task.init(key, task.sample)
+        return task.loss(params, model_state, task.sample, key, train=False)[1][1]
+
+    return ["loss", *jax.eval_shape(measure)]
 
 
 def _run_row(config: RunConfig, task: Task, plan: Plan) -> dict[str, Any]:

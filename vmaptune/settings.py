@@ -8,6 +8,7 @@ by the type it is declared with. Config, `vmaptune list`, docs and tests read th
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import re
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
+import numpy as np
 
 from vmaptune.errors import ConfigError
 
@@ -72,7 +74,10 @@ def settings(fn: Callable[..., Any]) -> dict[str, Setting]:
     Raises:
         ConfigError: A keyword-only parameter has no annotation, so nobody could tell whether it is traced.
     """
-    helps = _argument_lines(inspect.getdoc(fn) or "")
+    documented = fn
+    while isinstance(documented, functools.partial):
+        documented = documented.func
+    helps = _argument_lines(inspect.getdoc(documented) or "")
     found = {}
     for name, parameter in inspect.signature(fn, eval_str=True).parameters.items():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY or name in _NOT_SETTINGS:
@@ -94,11 +99,25 @@ def convert(setting: Setting, value: Any, where: str) -> Any:
     """
     try:
         converted = msgspec.convert(value, setting.annotation)
-    except msgspec.ValidationError:
+        if setting.traced and not math.isinf(converted):
+            msgspec.convert(_as_float32(converted), setting.annotation)  # what a member would train with
+    except (msgspec.ValidationError, OverflowError):
         converted = math.nan
     if converted != converted:  # NaN, given or not convertible: it would pass every range check
         raise ConfigError(f"{where}: expected {setting.type_name}; given: {show(value)}")
     return converted
+
+
+def _as_float32(value: float) -> float:
+    """The value as a float32 on the device, where what is too small to be a normal number is zero.
+
+    Raises:
+        OverflowError: It is too large to be one.
+    """
+    limits = np.finfo(np.float32)
+    if abs(value) > float(limits.max):
+        raise OverflowError
+    return float(np.float32(value)) if abs(value) >= float(limits.tiny) else 0.0
 
 
 def with_settings(fn: Callable[..., Any], *others: Callable[..., Any]) -> Callable[..., Any]:

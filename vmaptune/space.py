@@ -8,7 +8,7 @@ on a log axis and the same difference on a linear one, so selectors perturb gene
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,13 +49,13 @@ class Axis:
     def low32(self) -> np.float32:
         """The smallest float32 that is not below `low`: a decoded value never leaves the bounds, not by a rounding."""
         value = np.float32(self.low)
-        return value if value >= self.low else np.nextafter(value, np.float32(np.inf))
+        return value if float(value) >= self.low else np.nextafter(value, np.float32(np.inf))
 
     @property
     def high32(self) -> np.float32:
         """The largest float32 that is not above `high`."""
         value = np.float32(self.high)
-        return value if value <= self.high else np.nextafter(value, np.float32(-np.inf))
+        return value if float(value) <= self.high else np.nextafter(value, np.float32(-np.inf))
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -85,8 +85,9 @@ def check_axis(axis: Axis, where: str) -> None:
             raise ConfigError(
                 f"{where}: an axis has either choices or low and high, not both; given: {axis.as_toml()} with bounds"
             )
-        if len(set(axis.choices)) < len(axis.choices) or len(axis.choices) < 2 or not all(map(math.isfinite, axis.choices)):
-            raise ConfigError(f"{where}: choices must be two or more different finite numbers; given: {list(axis.choices)}")
+        if axis.scale != "linear" or axis.integer:
+            raise ConfigError(f"{where}: an axis of choices has no scale and is not integer; given: {axis.as_toml()}")
+        check_choices(axis.choices, where)
         return
     if axis.scale not in ("linear", "log"):
         raise ConfigError(
@@ -102,8 +103,21 @@ def check_axis(axis: Axis, where: str) -> None:
         raise ConfigError(f"{where}: a log scale needs low > 0; given: low = {axis.low:g}")
     if axis.integer and not (float(axis.low).is_integer() and float(axis.high).is_integer()):
         raise ConfigError(f"{where}: an integer axis needs whole bounds; given: low = {axis.low:g}, high = {axis.high:g}")
+    limit = 2.0**24 if axis.integer else float(np.finfo(np.float32).max) / 2
+    for end in (axis.low, axis.high):
+        if abs(end) > limit:
+            raise ConfigError(f"{where}: beyond {limit:g}, where float32 values end; given: {end:g}")
+    if axis.scale == "log" and axis.low < (tiny := float(np.finfo(np.float32).tiny)):
+        raise ConfigError(f"{where}: below {tiny:g}, the smallest float32; given: low = {axis.low:g}")
     if not axis.low32 < axis.high32:
         raise ConfigError(f"{where}: low and high are the same float32 number; given: low = {axis.low!r}, high = {axis.high!r}")
+
+
+def check_choices(choices: Sequence[float], where: str) -> None:
+    """Raises `ConfigError` unless the choices are two or more finite numbers that differ as float32."""
+    limit = float(np.finfo(np.float32).max)
+    if not all(abs(choice) <= limit for choice in choices) or len(set(map(np.float32, choices))) < max(2, len(choices)):
+        raise ConfigError(f"{where}: choices must be two or more different finite numbers; given: {list(choices)}")
 
 
 def axis_from_table(table: Mapping[str, Any], setting: Setting, where: str) -> Axis:
@@ -126,6 +140,8 @@ def axis_from_table(table: Mapping[str, Any], setting: Setting, where: str) -> A
             raise ConfigError(f"{where}.choices: expected a list of numbers; given: {show(table['choices'])}")
         if bad := [key for key in table if key != "choices"]:
             raise ConfigError(f"{where}: an axis of choices has no {bad[0]}; given: {show(dict(table))}")
+        if not table["choices"]:
+            check_choices((), where)
         axis = _unchecked(choices=tuple(float(convert(setting, v, f"{where}.choices")) for v in table["choices"]))
     else:
         ends = {}
@@ -243,6 +259,8 @@ class Space:
                 continue
             if not axis.low <= value <= axis.high:
                 raise ConfigError(f"{name}: outside {axis.low:g}..{axis.high:g}; given: {value:g}")
+            if axis.integer and not value.is_integer():
+                raise ConfigError(f"{name}: an integer axis has whole values only; given: {value:g}")
             low, high = axis.interval
             genes.append(((math.log(value) if axis.scale == "log" else value) - low) / (high - low))
         return np.clip(np.array(genes, np.float32), 0, 1)

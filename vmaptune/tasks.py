@@ -167,7 +167,7 @@ def find_task(name: str) -> TaskBuilder:
                 sys.path.insert(0, "")  # as `python -m` does: a task of your own lies in the current folder
             return pkgutil.resolve_name(name)
         return getattr(module, attribute)
-    except (ImportError, FileNotFoundError, ValueError) as error:
+    except (ImportError, FileNotFoundError, SyntaxError, ValueError) as error:
         raise ConfigError(f"task.name: cannot load {name!r}: {error}") from error
     except AttributeError:
         raise ConfigError(f"task.name: {place} has no function {attribute!r}") from None

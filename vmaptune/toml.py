@@ -93,8 +93,9 @@ def override(tree: Tree, assignments: Iterable[str]) -> Tree:
 
 def _toml_value(text: str, key: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        (value,) = tomllib.loads(f"value = {text}").values()
+        return value
+    except (tomllib.TOMLDecodeError, ValueError):  # ValueError: more than one assignment
         if text and all(c.isalnum() or c in "_-./:~" for c in text):
             return text
         raise ConfigError(f"--set {key}: not a TOML value; given: {text!r}") from None
@@ -106,7 +107,8 @@ def _merge(section: str, old: Any, given: Any) -> Any:
         return given
     key, rows = _ROWS.get(section.partition(".")[0], ("name", {}))
     if key in given and given[key] != old.get(key):
-        known = settings(rows[given[key]]) if given[key] in rows else {}
+        row = rows.get(given[key]) if isinstance(given[key], str) else None
+        known = settings(row) if row else {}
         old = {k: v for k, v in old.items() if k in known or _is_schedule(v)}
     merged = dict(old)
     for k, v in given.items():

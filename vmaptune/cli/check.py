@@ -14,7 +14,7 @@ from vmaptune.cli import options
 @options.set_option
 @options.json_option
 def command(config: str | None, assignments: tuple[str, ...], as_json: bool) -> None:
-    r"""Resolve a config and say how large its run will be. Trains nothing.
+    """Resolve a config and say how large its run will be. Trains nothing.
 
     Prints the whole config, defaults included, as TOML that can be run; the counts stand above it as comments.
 

@@ -14,7 +14,7 @@ from vmaptune.cli import options
 @options.set_option
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 def command(path: str, assignments: tuple[str, ...], force: bool) -> None:
-    r"""Write a config with every setting, its default and what it means.
+    """Write a config with every setting, its default and what it means.
 
     PATH is vmaptune.toml unless given; - writes to stdout.
 

@@ -13,7 +13,7 @@ _TABLES = ("optimizers", "schedules", "tasks", "selectors")
 @click.argument("table", required=False, type=click.Choice(_TABLES))
 @options.json_option
 def command(table: str | None, as_json: bool) -> None:
-    r"""Print the names a config may use, their settings, and where they come from.
+    """Print the names a config may use, their settings, and where they come from.
 
     \b
     vmaptune list

@@ -48,7 +48,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="vmaptune")
 def main() -> None:
-    r"""Train a population of small neural networks as one compiled JAX program, and evolve it while it trains.
+    """Train a population of small neural networks as one compiled JAX program, and evolve it while it trains.
 
     \b
     vmaptune run                         train 64 networks on embedded data, evolving them

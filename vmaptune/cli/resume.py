@@ -12,7 +12,7 @@ from vmaptune.cli import options
 @options.quiet_option
 @options.json_option
 def command(run: str, quiet: bool, as_json: bool) -> None:
-    r"""Go on with a run that was stopped or killed.
+    """Go on with a run that was stopped or killed.
 
     RUN is its folder. It ends with the same population, history and winner as if it had never stopped (same device, same
     version). A finished run only prints its result again.

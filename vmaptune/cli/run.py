@@ -38,7 +38,7 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    r"""Train and evolve a population.
+    """Train and evolve a population.
 
     CONFIG is a TOML file (`vmaptune init` writes one); without it, the embedded default: 64 small networks on handwritten
     digits. A run can be stopped at any moment and resumed.
@@ -62,6 +62,25 @@ def execute(
     as_json: bool,
 ) -> None:
     """Runs or resumes, shows progress, prints the result, and exits as a shell expects."""
+    with _Signals() as signals:
+        try:
+            _execute(config, assignments, out=out, seed=seed, resume=resume, quiet=quiet, as_json=as_json, signals=signals)
+        except KeyboardInterrupt:
+            click.echo("Stopped at once; what was checkpointed is kept.", err=True)
+            raise SystemExit(128 + signal.SIGINT) from None
+
+
+def _execute(
+    config: str | None,
+    assignments: tuple[str, ...],
+    *,
+    out: str | None,
+    seed: int | None,
+    resume: bool,
+    quiet: bool,
+    as_json: bool,
+    signals: _Signals,
+) -> None:
     begun = time.perf_counter()
     from vmaptune.cli.progress import Progress
     from vmaptune.loop import tune
@@ -77,20 +96,19 @@ def execute(
         out = str(found.path)
     size = resolved.population
     progress = None if quiet else Progress(size.generations, size.segment_steps, task.metric, task.direction)
-    with _Signals() as signals:
-        try:
-            result = tune(
-                resolved, task=task, out=out, resume=resume, sinks=[progress] if progress else [], should_stop=signals.caught
-            )
-        finally:
-            if progress:
-                progress.close()
+    signals.stop_if_caught()
+    sinks = [progress] if progress else []
+    try:
+        result = tune(resolved, task=task, out=out, resume=resume, sinks=sinks, should_stop=signals.caught)
+    finally:
+        if progress:
+            progress.close()
     seconds = {"import": imported, "data": loaded, **result.seconds, "total": time.perf_counter() - _STARTED}
     facts = result.as_json() | {"seconds": {name: round(value, 3) for name, value in seconds.items()}}
     _print_result(result, facts, as_json)
     if result.status == "interrupted":
         click.echo(f"Stopped after a whole generation. Go on with: vmaptune resume {result.run}", err=True)
-        raise SystemExit(128 + (signals.number or signal.SIGINT))
+        signals.stop_if_caught()
 
 
 class _Signals:
@@ -113,7 +131,13 @@ class _Signals:
         click.echo(f"\n{signal.Signals(number).name}: finishing this generation ...", err=True)
 
     def caught(self) -> bool:
+        """True once a signal has come."""
         return self.number is not None
+
+    def stop_if_caught(self) -> None:
+        """Exits as a process does that the signal ended."""
+        if self.number is not None:
+            raise SystemExit(128 + self.number)
 
 
 def _print_result(result: Result, facts: dict[str, Any], as_json: bool) -> None:

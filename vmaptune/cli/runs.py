@@ -11,7 +11,7 @@ from vmaptune.cli import options
 @click.argument("folder", required=False, default="runs", type=click.Path(file_okay=False))
 @options.json_option
 def command(folder: str, as_json: bool) -> None:
-    r"""List the runs in a folder (runs/ unless given), oldest first.
+    """List the runs in a folder (runs/ unless given), oldest first.
 
     \b
     vmaptune runs

@@ -14,7 +14,7 @@ from vmaptune.cli import options
 )
 @options.json_option
 def command(run: str, members: int, as_json: bool) -> None:
-    r"""Print a run's best member, its lineage, and the newest generation. Works while the run is going.
+    """Print a run's best member, its lineage, and the newest generation. Works while the run is going.
 
     \b
     vmaptune show runs/digits-20260101-120000

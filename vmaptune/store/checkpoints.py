@@ -14,10 +14,10 @@ import numpy as np
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """Leaves of a pytree by dotted path."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+    """Leaves of a pytree by path: `params.head.kernel`, or `['params']['a.b']` where dots would make two paths one."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    dotted = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    return dotted if len(dotted) == len(leaves) else {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
 class Checkpoints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -63,12 +64,14 @@ class RunFolder:
         """
         from filelock import FileLock, Timeout
 
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / "run.lock")
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             raise StoreError(f"{self.path}: in use by {self._holder()}; wait for it to end, or choose another --out") from None
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written: {error.strerror}") from None
         try:
             yield
         finally:
@@ -77,10 +80,22 @@ class RunFolder:
     def _holder(self) -> str:
         try:
             with closing(connect(self.history)) as db:
-                row = db.execute("SELECT pid, host FROM run").fetchone()
-            return f"process {row['pid']} on {row['host']}"
+                row = db.execute("SELECT status, pid, host FROM run").fetchone()
         except StoreError:
             return "another process"
+        signed = row["status"] == "running" and (row["host"] != socket.gethostname() or is_alive(row["pid"]))
+        return f"process {row['pid']} on {row['host']}" if signed else "another process"
+
+
+def is_alive(pid: int | None) -> bool:
+    """True if a process of this machine has that number."""
+    try:
+        os.kill(pid or 0, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return bool(pid)
 
 
 def new_folder(root: str | Path, name: str) -> RunFolder:
@@ -93,6 +108,8 @@ def new_folder(root: str | Path, name: str) -> RunFolder:
             return RunFolder(path)
         except FileExistsError:
             continue
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be made: {error.strerror}") from None
     raise StoreError(f"{Path(root) / stem}: a thousand runs of this second; choose a folder with --out")
 
 
@@ -105,14 +122,21 @@ def find_runs(root: str | Path) -> list[RunFolder]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a small file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a small file whole or not at all.
+
+    Raises:
+        StoreError: The system does not let it be written.
+    """
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def find_run(root: str | Path, run_id: str) -> RunFolder | None:

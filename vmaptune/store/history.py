@@ -21,6 +21,7 @@ from vmaptune.errors import StoreError
 from vmaptune.store.record import Record
 
 SCHEMA_VERSION = 1
+APPLICATION_ID = 0x564D4150  # "VMAP": how SQLite files say whose they are
 
 _SCHEMA = """
 CREATE TABLE run (
@@ -72,14 +73,17 @@ def connect(path: Path, *, write: bool = False) -> sqlite3.Connection:
         connection = sqlite3.connect(path if write else f"file:{path.resolve().as_posix()}?mode=ro", uri=not write, timeout=30)
         connection.row_factory = sqlite3.Row
         version = connection.execute("PRAGMA user_version").fetchone()[0]
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path}: cannot be read as a history: {error}") from None
+    if version == 0 or application != APPLICATION_ID:
+        connection.close()
+        raise StoreError(f"{path}: not a vmaptune history, or one whose run was killed before it began")
     if version > SCHEMA_VERSION:
+        connection.close()
         raise StoreError(
             f"{path}: written by a newer vmaptune (schema {version}, this one reads {SCHEMA_VERSION}); upgrade vmaptune"
         )
-    if version == 0:
-        raise StoreError(f"{path}: not a vmaptune history, or one whose run was killed before it began")
     return connection
 
 
@@ -116,6 +120,7 @@ class History:
         row = {"status": "running", "created": now(), **run}
         row |= {key: json.dumps(row[key]) for key in ("config", "environment")}
         db.execute(f"INSERT INTO run ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.execute("COMMIT")
         db.close()
@@ -163,7 +168,7 @@ class History:
         row = (now(), generation, kind, json.dumps(detail))
         self._db.execute("INSERT INTO event (time, generation, kind, detail) VALUES (?, ?, ?, ?)", row)
 
-    def holder(self, pid: int, host: str) -> None:
+    def sign(self, pid: int, host: str) -> None:
         """Notes which process writes, and that the run is going."""
         with self._db:
             self._db.execute("UPDATE run SET status = 'running', ended = NULL, pid = ?, host = ?", (pid, host))

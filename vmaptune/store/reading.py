@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vmaptune.store.folder import RunFolder
+from vmaptune.store.folder import RunFolder, is_alive
 from vmaptune.store.history import connect
 
 
@@ -45,19 +44,9 @@ def read_run(folder: RunFolder) -> dict[str, Any]:
         row["generation"] = db.execute("SELECT coalesce(max(generation), -1) FROM record").fetchone()[0]
     for key in ("config", "environment", "result"):
         row[key] = json.loads(row[key]) if row[key] else None
-    if row["status"] == "running" and row["host"] == socket.gethostname() and not _alive(row["pid"]):
+    if row["status"] == "running" and row["host"] == socket.gethostname() and not is_alive(row["pid"]):
         row["status"] = "stopped"
     return row
-
-
-def _alive(pid: int | None) -> bool:
-    try:
-        os.kill(pid or 0, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return bool(pid)
 
 
 def read_history(path: Path) -> HistoryArray:
