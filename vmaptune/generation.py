@@ -72,8 +72,8 @@ def make_programs(config: RunConfig, task: Task, plan: Plan) -> Programs:
         bad = failed(view, fitness)
         key = stream_key(root, Stream.SELECT, generation)
         selector_state, offspring = selector.update(key, state.selector, view, fitness)
-        loss = metrics["validation.loss"]
-        champion = crown(state.champion, population, failed=bad, fitness=fitness, loss=loss, generation=generation)
+        facts = {"done": done, "failed": bad, "fitness": fitness, "loss": metrics["validation.loss"]}
+        champion = crown(state.champion, population, **facts, generation=generation)
         values = recipe.space.decode(population.genotype)
         searched = {name: values[name] for name in recipe.space.axes}
         fitness = jnp.where(bad, jnp.nan, fitness)

@@ -14,7 +14,7 @@ from vmaptune.store.reading import HistoryArray
 
 @dataclass(frozen=True)
 class Best:
-    """The member that validation chose, as it was at that moment.
+    """The finished member that validation chose (the best so far, where none has finished), as it was at that moment.
 
     Attributes:
         trial: Number of its trial.

@@ -18,7 +18,7 @@ from vmaptune.space import Space
 Quantile = Annotated[float, msgspec.Meta(ge=0, le=0.5)]
 
 
-def truncation(*, quantile: Quantile = 0.25, sigma: NonNegative = 0.1, resample: Fraction = 0.1) -> Selector:
+def truncation(*, quantile: Quantile = 0.25, sigma: NonNegative = 0.1, resample: Fraction = 0.25) -> Selector:
     """Population-based training: each of the worst members becomes a copy of one of the best, with perturbed settings.
 
     The worst and the best are `ceil(quantile N)` members each, at most half. A parent is drawn uniformly from the best,

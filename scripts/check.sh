@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# All of CI: style, types, the README's generated parts, and the README's test command. Any Python with the dev extra.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python="${PYTHON:-python}"
+
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+"$python" -m mypy
+"$python" scripts/sync_readme.py --check
+"$python" -m pytest
