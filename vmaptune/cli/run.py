@@ -63,52 +63,33 @@ def execute(
 ) -> None:
     """Runs or resumes, shows progress, prints the result, and exits as a shell expects."""
     with _Signals() as signals:
-        try:
-            _execute(config, assignments, out=out, seed=seed, resume=resume, quiet=quiet, as_json=as_json, signals=signals)
-        except KeyboardInterrupt:
-            click.echo("Stopped at once; what was checkpointed is kept.", err=True)
-            raise SystemExit(128 + signal.SIGINT) from None
+        begun = time.perf_counter()
+        from vmaptune.cli.progress import Progress
+        from vmaptune.loop import tune
+        from vmaptune.plan import prepare_backend
+        from vmaptune.store.folder import find_run
+        from vmaptune.toml import load_config
 
-
-def _execute(
-    config: str | None,
-    assignments: tuple[str, ...],
-    *,
-    out: str | None,
-    seed: int | None,
-    resume: bool,
-    quiet: bool,
-    as_json: bool,
-    signals: _Signals,
-) -> None:
-    begun = time.perf_counter()
-    from vmaptune.cli.progress import Progress
-    from vmaptune.loop import tune
-    from vmaptune.plan import prepare_backend
-    from vmaptune.store.folder import find_run
-    from vmaptune.toml import load_config
-
-    prepare_backend()
-    imported = time.perf_counter() - begun
-    resolved, task = load_config(config, assignments, seed=seed)
-    loaded = time.perf_counter() - begun - imported
-    if resume and out is None and (found := find_run("runs", resolved.run_id)):
-        out = str(found.path)
-    size = resolved.population
-    progress = None if quiet else Progress(size.generations, size.segment_steps, task.metric, task.direction)
-    signals.stop_if_caught()
-    sinks = [progress] if progress else []
-    try:
-        result = tune(resolved, task=task, out=out, resume=resume, sinks=sinks, should_stop=signals.caught)
-    finally:
-        if progress:
-            progress.close()
-    seconds = {"import": imported, "data": loaded, **result.seconds, "total": time.perf_counter() - _STARTED}
-    facts = result.as_json() | {"seconds": {name: round(value, 3) for name, value in seconds.items()}}
-    _print_result(result, facts, as_json)
-    if result.status == "interrupted":
-        click.echo(f"Stopped after a whole generation. Go on with: vmaptune resume {result.run}", err=True)
+        prepare_backend()
+        imported = time.perf_counter() - begun
+        resolved, task = load_config(config, assignments, seed=seed)
+        loaded = time.perf_counter() - begun - imported
+        if resume and out is None and (found := find_run("runs", resolved.run_id)):
+            out = str(found.path)
         signals.stop_if_caught()
+        size = resolved.population
+        sinks = [] if quiet else [Progress(size.generations, size.segment_steps, task.metric, task.direction)]
+        try:
+            result = tune(resolved, task=task, out=out, resume=resume, sinks=sinks, should_stop=signals.caught)
+        finally:
+            for sink in sinks:
+                sink.close()
+        seconds = {"import": imported, "data": loaded, **result.seconds, "total": time.perf_counter() - _STARTED}
+        facts = result.as_json() | {"seconds": {name: round(value, 3) for name, value in seconds.items()}}
+        _print_result(result, facts, as_json)
+        if result.status == "interrupted":
+            click.echo(f"Stopped after a whole generation. Go on with: vmaptune resume {result.run}", err=True)
+            signals.stop_if_caught()
 
 
 class _Signals:
@@ -120,9 +101,12 @@ class _Signals:
         self._previous = {number: signal.signal(number, self._catch) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if kind is KeyboardInterrupt:
+            click.echo("Stopped at once; what was checkpointed is kept.", err=True)
+            raise SystemExit(128 + signal.SIGINT)
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None and number == signal.SIGINT:
