@@ -67,7 +67,7 @@ def test_an_empty_tree_is_all_defaults(blob_task):
         },
         "schedule": {"name": "constant"},
         "population": {"size": 64, "segment_steps": 50, "generations": 20},
-        "search": {"method": "truncation", "quantile": 0.25, "sigma": 0.1, "resample": 0.1},
+        "search": {"method": "truncation", "quantile": 0.25, "sigma": 0.1, "resample": 0.25},
         "checkpoint": {"every": 1},
         "plan": {"devices": 0, "chunk": 0},
     }

@@ -22,7 +22,8 @@ def order(parent, seed=0):
 
 def test_members_are_born_independent_of_the_population_size(blob_task):
     small, large = (init_population(blob_task, SPACE, adamw, size=n, seed=1) for n in (3, 7))
-    jax.tree.map(lambda s, g: np.testing.assert_array_equal(s, g[:3]), small, large)
+    np.testing.assert_array_equal(small.genotype, large.genotype[:3])
+    jax.tree.map(lambda s, g: np.testing.assert_allclose(s, g[:3], rtol=1e-6), small, large)  # XLA's own rounding depends on N
 
 
 def test_members_are_born_different(blob_task):
@@ -56,7 +57,7 @@ def test_a_birth_depends_on_seed_and_trial_alone(blob_task):
     newborn = make_newborn(blob_task, adamw, seed=1)
     after = inherit(a_population(blob_task), order([0, 1, 2, 3, 4, -1]), newborn)
     alone = newborn(jnp.array([N], jnp.int32), after.genotype[5:])
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[5:], b), after, alone)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[5:], b, rtol=1e-6), after, alone)
     assert after.step[5] == 0
 
 

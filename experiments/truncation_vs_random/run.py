@@ -1,4 +1,4 @@
-"""Runs both arms over the same seeds and writes every number to results.json: `python run.py [--seeds 10]`."""
+"""Runs both arms over the same seeds and writes every number to results.json: `python run.py`."""
 
 import argparse
 import json
@@ -43,9 +43,10 @@ def run(arm: str, seed: int) -> dict:
 def main() -> None:
     """Alternates the arms, so that a drift of the machine's speed touches both alike."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=10, help="how many (default 10)")
+    parser.add_argument("--first", type=int, default=100, help="the first seed (default 100)")
     options = parser.parse_args()
-    rows = [run(arm, seed) for seed in range(options.seeds) for arm in ARMS]
+    rows = [run(arm, seed) for seed in range(options.first, options.first + options.seeds) for arm in ARMS]
     machine = f"{os.cpu_count()} x {platform.processor() or platform.machine()}, Python {platform.python_version()}"
     versions = {package: version(package) for package in ("vmaptune", "jax", "optax", "flax")}
     (HERE / "results.json").write_text(json.dumps({"machine": machine, "versions": versions, "rows": rows}, indent=1) + "\n")

@@ -37,7 +37,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
         table.add_row(*(escape(show(value)) for value in row))
     console = Console(highlight=False, soft_wrap=False)
     if not console.is_terminal:
-        console.width = 160  # a pipe has no width; do not fold lines for it
+        console.width = 10_000  # a pipe has no width; never fold a line for it
     console.print(table)
 
 

@@ -1,4 +1,4 @@
-"""Progress on stderr while a run goes: a live line on a terminal, a plain line a generation elsewhere."""
+"""Progress on stderr while a run goes: a live bar on a terminal, a plain line a generation elsewhere."""
 
 from __future__ import annotations
 
@@ -22,41 +22,63 @@ class Progress:
     """
 
     def __init__(self, generations: int, segment_steps: int, metric: str, direction: str) -> None:
-        """Shows nothing until the first generation is over."""
-        from rich.console import Console
-
+        """Shows that the programs are being compiled, until the first generation is over."""
         self._generations = generations
         self._steps = segment_steps
         self._metric = metric
-        self._sign = 1 if direction == "max" else -1
-        self._console = Console(stderr=True, highlight=False)
-        self._status = self._console.status("compiling ...") if sys.stderr.isatty() else None
-        if self._status:
-            self._status.start()
-        self._begun: float | None = None
-        self._first = 0
+        self._sign = 1.0 if direction == "max" else -1.0
+        self._begun: tuple[float, int] | None = None
+        self._bar = _Bar(generations) if sys.stderr.isatty() else None
 
     def write(self, record: Record) -> None:
         """Shows best and median, failures, speed and time left."""
-        moment = time.monotonic()
-        sound = record.fitness[~record.failed] * self._sign
-        best, median = (self._sign * np.max(self._sign * sound), np.median(sound)) if len(sound) else (np.nan, np.nan)
+        sound = record.fitness[~record.failed]
+        best, median = (self._sign * np.max(sound), self._sign * np.median(sound)) if len(sound) else (np.nan, np.nan)
         speed = len(record.trial) * self._steps / max(record.seconds["train"], 1e-9)
-        line = (
-            f"generation {record.generation + 1:>{len(str(self._generations))}}/{self._generations}  {self._metric} "
-            f"best {best:.4f}  median {median:.4f}  failed {int(record.failed.sum())}  {speed:,.0f} member-steps/s"
-        )
+        failed = f"failed {int(record.failed.sum())}"
+        facts = f"{self._metric} best {best:.4f}  median {median:.4f}  {failed}  {speed:,.0f} member-steps/s"
+        if self._bar:
+            self._bar.show(record.generation, facts)
+            return
+        width = len(str(self._generations))
+        click.echo(f"generation {record.generation + 1:>{width}}/{self._generations}  {facts}{self._left(record)}", err=True)
+
+    def _left(self, record: Record) -> str:
+        """Time left, once two generations have shown how long one takes."""
+        moment = time.monotonic()
         if self._begun is None:
-            self._begun, self._first = moment, record.generation
-        else:
-            each = (moment - self._begun) / (record.generation - self._first)
-            line += f"  {each * (self._generations - 1 - record.generation):.0f} s left"
-        if self._status:
-            self._status.update(line)
-        else:
-            click.echo(line, err=True)
+            self._begun = (moment, record.generation)
+            return ""
+        each = (moment - self._begun[0]) / (record.generation - self._begun[1])
+        return f"  {each * (self._generations - 1 - record.generation):.0f} s left"
 
     def close(self) -> None:
-        """Takes the live line away."""
-        if self._status:
-            self._status.stop()
+        """Leaves the bar as it stands."""
+        if self._bar:
+            self._bar.stop()
+
+
+class _Bar:
+    """The live bar; rich is only imported for a terminal."""
+
+    def __init__(self, generations: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        columns = (
+            TextColumn("generation"),
+            MofNCompleteColumn(),
+            BarColumn(20),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+        )
+        self._bars = Bars(*columns, console=Console(stderr=True, highlight=False))
+        self._task = self._bars.add_task("compiling ...", total=generations)
+        self._bars.start()
+
+    def show(self, generation: int, facts: str) -> None:
+        self._bars.update(self._task, completed=generation + 1, description=facts)
+
+    def stop(self) -> None:
+        self._bars.stop()
