@@ -89,3 +89,11 @@ def test_a_task_is_found_in_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "my_tasks_module.py").write_text("def build():\n    return 7\n")
     monkeypatch.chdir(tmp_path)
     assert tasks.find_task("my_tasks_module:build")() == 7
+
+
+def test_a_metric_that_is_not_measured_is_refused(blob_task):
+    assert tasks.metric_names(blob_task) == ["loss", "accuracy"]
+    with pytest.raises(ConfigError, match="mine: its loss returns no metric 'acuracy'; did you mean 'accuracy'"):
+        tasks.metric_names(blob_task._replace(metric="acuracy"), where="mine")
+    with pytest.raises(ConfigError, match="direction must be 'max' or 'min'; given: 'up'"):
+        tasks.metric_names(blob_task._replace(direction="up"))

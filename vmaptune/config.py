@@ -22,7 +22,7 @@ from vmaptune.schedules import SCHEDULES
 from vmaptune.selectors import SELECTORS, Selector
 from vmaptune.settings import Count, Natural, Seed, Setting, convert, settings, show
 from vmaptune.space import Axis, Space, axis_from_table
-from vmaptune.tasks import Task, find_task
+from vmaptune.tasks import Task, find_task, metric_names
 from vmaptune.train import LEARNING_RATE, Order, Recipe, check_recipe, schedule_prefix
 
 Tree = dict[str, Any]
@@ -240,6 +240,7 @@ def _resolve(tree: Mapping[str, Any], task: Task | None) -> tuple[RunConfig, Tas
         checkpoint=_resolve_fixed(Checkpoint, tree, "checkpoint"),
         plan=_resolve_fixed(Layout, tree, "plan"),
     )
+    metric_names(task, where=f"task {task_choice.name}")
     examples = task.splits.size("train")
     if config.batch.size > examples:
         raise ConfigError(f"batch.size: larger than the {examples} training examples; given: {show(config.batch.size)}")

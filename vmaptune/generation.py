@@ -115,6 +115,6 @@ def advance(programs: Programs, state: State, generation: int, *, last: bool, cl
             parent = np.arange(len(parent), dtype=np.int32)
         else:
             population = programs.inherit(population, offspring)
-        next_trial = np.asarray(population.trial)
+        next_trial = np.array(population.trial)  # a copy: the next segment reuses the buffer
         state = jax.block_until_ready(State(population, selector_state, champion))
     return state, Record(generation, **facts._asdict(), parent=parent, next_trial=next_trial, seconds=clock.lap())

@@ -33,7 +33,7 @@ from vmaptune.store.folder import RunFolder, new_folder, write_text
 from vmaptune.store.history import History, is_begun
 from vmaptune.store.reading import read_generation, read_history, read_lineage, read_run
 from vmaptune.store.record import Record, Sink
-from vmaptune.tasks import Metrics, Task
+from vmaptune.tasks import Task, metric_names
 from vmaptune.toml import load_config, read_toml, to_toml
 from vmaptune.train import make_evaluate
 from vmaptune.winner import shortest, write_winner
@@ -135,7 +135,7 @@ def _begin(folder: RunFolder, config: RunConfig, task: Task, plan: Plan, *, resu
         header = f"A vmaptune run; go on with it by `vmaptune resume {folder.path}`."
         write_text(folder.config, to_toml(config, task, header=header))
     if not is_begun(folder.history):
-        columns = [f"{part}.{name}" for part in ("train", "validation") for name in _metric_names(task)]
+        columns = [f"{part}.{name}" for part in ("train", "validation") for name in metric_names(task)]
         History.create(folder.history, _run_row(config, task, plan), [*columns, *config.space.axes])
     run = read_run(folder)
     if changed := differences(run["config"], finite_json(config.tree)):
@@ -148,15 +148,6 @@ def _begin(folder: RunFolder, config: RunConfig, task: Task, plan: Plan, *, resu
     history = History(folder.history)
     history.sign(os.getpid(), socket.gethostname())
     return history
-
-
-def _metric_names(task: Task) -> list[str]:
-    def measure() -> Metrics:
-        key = jax.random.key(0)
-        params, model_state = task.init(key, task.sample)
-        return task.loss(params, model_state, task.sample, key, train=False)[1][1]
-
-    return ["loss", *jax.eval_shape(measure)]
 
 
 def _run_row(config: RunConfig, task: Task, plan: Plan) -> dict[str, Any]:

@@ -67,6 +67,26 @@ class Task(NamedTuple):
         return jax.tree.map(lambda leaf: leaf[:1], self.splits.train)
 
 
+def metric_names(task: Task, where: str = "task") -> list[str]:
+    """Names of what a task measures: "loss", then the metrics that its loss returns. Traces the loss, computes nothing.
+
+    Raises:
+        ConfigError: The task is selected by a metric that it does not measure, or in no direction.
+    """
+
+    def measure() -> Metrics:
+        key = jax.random.key(0)
+        params, model_state = task.init(key, task.sample)
+        return task.loss(params, model_state, task.sample, key, train=False)[1][1]
+
+    names = ["loss", *jax.eval_shape(measure)]
+    if task.metric not in names:
+        raise ConfigError(f"{where}: its loss returns no metric {task.metric!r}{did_you_mean(task.metric, names)}")
+    if task.direction not in ("max", "min"):
+        raise ConfigError(f"{where}: direction must be 'max' or 'min'; given: {task.direction!r}")
+    return names
+
+
 def classification(model: models.Model, splits: Splits, *, where: str = "task") -> Task:
     """A task that maps inputs to one of several classes: cross-entropy loss, accuracy as the metric.
 
