@@ -18,6 +18,7 @@ MODULES = {
 # Top to bottom: a room imports only rooms above it, and itself.
 ORDER = [
     "errors",
+    "strict_json",
     "settings",
     "space",
     "schedules",

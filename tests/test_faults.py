@@ -13,6 +13,8 @@ import pytest
 
 import vmaptune as vt
 from tests.conftest import SMALL
+from vmaptune.store.folder import RunFolder
+from vmaptune.store.reading import read_run
 
 ROOT = Path(__file__).parent.parent
 # A setting at which members diverge now and then, so that rows of every kind are made again.
@@ -59,10 +61,69 @@ def test_killed_between_a_generations_rows_and_its_checkpoint(cut, whole):
     resumes_to(cut, whole)
 
 
-def test_killed_before_the_first_checkpoint_was_whole(cut, whole):
-    for step in (cut / "checkpoints").iterdir():
-        shutil.rmtree(step)
+def test_killed_before_the_first_checkpoint_was_whole(tmp_path, whole):
+    folder = vt.tune(TREE, out=tmp_path / "run", should_stop=lambda: True).run
+    shutil.rmtree(folder / "checkpoints" / "0")
+    resumes_to(folder, whole)
+
+
+def test_a_history_is_not_thrown_away_because_its_checkpoints_are_gone(cut):
+    before = tables(cut)
+    shutil.rmtree(cut / "checkpoints")
+    with pytest.raises(vt.StoreError, match="the checkpoints of 3 generations are gone"):
+        vt.tune(TREE, out=cut, resume=True)
+    assert tables(cut) == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(cut, whole, damage):
+    for path in sorted((cut / "checkpoints" / "2" / "default").rglob("*"), reverse=True):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10] if damage == "cut" else b"")
     resumes_to(cut, whole)
+
+
+def test_only_damaged_checkpoints_are_said_in_a_sentence(cut):
+    before = tables(cut)
+    for path in (cut / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(vt.StoreError, match=r"none of the checkpoints \[2, 1\] can be read"):
+        vt.tune(TREE, out=cut, resume=True)
+    assert tables(cut) == before
+
+
+def test_a_config_without_a_history_is_written_anew(cut, whole):
+    for name in ("history.db", "history.db-wal", "history.db-shm"):
+        (cut / name).unlink(missing_ok=True)
+    shutil.rmtree(cut / "checkpoints")
+    (cut / "config.toml").write_text("seed = 99\n")
+    resumes_to(cut, whole)
+    assert "seed = 0" in (cut / "config.toml").read_text()
+
+
+def test_a_path_with_signs_of_an_address_is_a_path(tmp_path):
+    result = vt.tune(TREE, out=tmp_path / "run #1 50%?")
+    assert len(result.history) == 40
+
+
+def test_an_exception_leaves_the_run_stopped_not_running(tmp_path, whole):
+    class Broken:
+        closed = False
+
+        def write(self, record):
+            if record.generation == 2:
+                raise RuntimeError("mine")
+
+        def close(self):
+            self.closed = True
+
+    sink = Broken()
+    with pytest.raises(RuntimeError, match="mine"):
+        vt.tune(TREE, out=tmp_path / "run", sinks=[sink])
+    assert sink.closed
+    assert read_run(RunFolder(tmp_path / "run"))["status"] == "stopped"
+    resumes_to(tmp_path / "run", whole)
 
 
 def test_killed_while_a_checkpoint_was_written(cut, whole):

@@ -232,3 +232,28 @@ def test_history_becomes_a_data_frame(run):
     frame = run.history.to_pandas()
     assert frame.shape == (48, len(run.history.dtype.names))
     assert frame["validation.accuracy"].max() == run.history["validation.accuracy"].max()
+
+
+def test_nothing_to_search_is_said(tmp_path, blob_task):
+    tree = {"batch": {"size": 8}, "population": {"size": 2, "segment_steps": 2, "generations": 2}}
+    with pytest.warns(vt.VmaptuneWarning, match="nothing is searched: all 2 members have the same settings"):
+        vt.tune(tree, task=blob_task, out=tmp_path / "run")
+
+
+def test_a_run_keeps_no_task_alive(tmp_path, small):
+    """A notebook that calls tune again and again must not fill memory with data sets."""
+    import gc
+    import weakref
+
+    from tests.conftest import blobs
+    from vmaptune import models, tasks
+
+    splits = blobs()
+    inputs = splits.train[0]
+    task = tasks.classification(models.from_nnx(lambda rngs: models.MLP(4, [8], 3, rngs=rngs)), splits)
+    small["task"] = {}
+    vt.tune(small, task=task, out=tmp_path / "run")
+    alive = weakref.ref(inputs)
+    del splits, inputs, task
+    gc.collect()
+    assert alive() is None

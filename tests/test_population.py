@@ -70,7 +70,7 @@ def test_a_trial_number_is_never_used_twice(parents):
     seen = set(np.asarray(population.trial).tolist())
     for parent in parents:
         before = population
-        population = inherit.__wrapped__(before, order(parent), nobody)
+        population = inherit(before, order(parent), nobody)
         new = np.asarray(population.trial)[np.array(parent) != np.arange(N)].tolist()
         assert len(set(new)) == len(new)
         assert not seen & set(new)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vmaptune.population import Status
 from vmaptune.selectors import SELECTORS, View, truncation
 from vmaptune.selectors.contract import ranking
-from vmaptune.selectors.explore import perturb, reflect
+from vmaptune.selectors.explore import perturb, reflect, shares
 from vmaptune.space import Axis, Space
 
 rows = pytest.mark.parametrize("name", SELECTORS)
@@ -155,13 +155,13 @@ def test_reflection_lands_inside_and_keeps_what_is_inside(x):
 
 
 def test_a_perturbation_is_gaussian_on_the_axis():
-    moved = perturb(jax.random.key(0), jnp.full((20_000, 1), 0.5), sigma=0.05, resample=0.0) - 0.5
+    moved = perturb(jax.random.key(0), jnp.full((20_000, 1), 0.5), jnp.zeros(1), sigma=0.05, resample=0.0) - 0.5
     assert float(moved.mean()) == pytest.approx(0, abs=4 * 0.05 / np.sqrt(20_000))
     assert float(moved.std()) == pytest.approx(0.05, rel=0.03)
 
 
 def test_resampling_happens_at_its_probability():
-    moved = perturb(jax.random.key(0), jnp.full((20_000, 1), 0.5), sigma=0.0, resample=0.3)
+    moved = perturb(jax.random.key(0), jnp.full((20_000, 1), 0.5), jnp.zeros(1), sigma=0.0, resample=0.3)
     assert float((moved != 0.5).mean()) == pytest.approx(0.3, abs=4 * np.sqrt(0.21 / 20_000))
 
 
@@ -175,7 +175,7 @@ def test_bounds_hold_and_integers_grow_and_shrink_over_a_thousand_perturbations(
     walk_space = Space(axes)
 
     def move(genotype, key):
-        genotype = perturb(key, genotype, sigma=0.05, resample=0.0)
+        genotype = perturb(key, genotype, shares(walk_space), sigma=0.05, resample=0.0)
         return genotype, walk_space.decode(genotype)
 
     start = jnp.full((4, 4), 0.5)
@@ -191,3 +191,30 @@ def test_bounds_hold_and_integers_grow_and_shrink_over_a_thousand_perturbations(
     assert (steps > 0).any()
     assert (steps < 0).any()
     assert set(np.asarray(path["k"]).ravel()) == set(range(1, 9))
+
+
+@pytest.mark.parametrize(
+    "axis",
+    [
+        Axis(choices=(0.8, 0.9, 0.95)),
+        Axis(choices=(1.0, 2.0)),
+        Axis(1, 4, integer=True),
+        Axis(1, 1000, integer=True),
+        Axis(1, 64, "log", integer=True),
+    ],
+)
+@pytest.mark.parametrize("sigma", [1e-3, 0.1, 0.5])
+def test_a_step_on_a_discrete_axis_always_changes_the_value(axis, sigma):
+    """Else a child would be trained with its parent's settings, on the same batches: a twin."""
+    own_space = Space({"k": axis})
+    genotype = jax.random.uniform(jax.random.key(0), (2000, 1))
+    moved = perturb(jax.random.key(1), genotype, shares(own_space), sigma=sigma, resample=0.0)
+    before, after = (np.asarray(own_space.decode(g)["k"]) for g in (genotype, moved))
+    same = np.mean(before == after)
+    assert same == 0 if sigma < 0.5 else same < 0.1  # long steps may come back by reflection
+
+
+def test_a_step_is_small_on_a_fine_axis():
+    own_space = Space({"k": Axis(1, 1000, integer=True)})
+    moved = perturb(jax.random.key(1), jnp.full((2000, 1), 0.5), shares(own_space), sigma=1e-3, resample=0.0)
+    assert np.abs(np.asarray(own_space.decode(moved)["k"]) - 500).max() <= 5

@@ -541,8 +541,8 @@ def test_a_checkpoint_comes_back_bit_for_bit(checkpoints, tmp_path):
     checkpoints.save(0, state)
     checkpoints.close()
     with closing(Checkpoints(tmp_path / "checkpoints")) as opened:
-        assert opened.newest(at_most=0) == 0
-        restored = opened.restore(0, like=zeros(state))
+        newest, restored = opened.restore_newest(0, like=zeros(state))
+    assert newest == 0
     assert bits(restored) == bits(state)
     assert bits(state) != bits(zeros(state))
     assert jax.tree.structure(restored) == jax.tree.structure(state)
@@ -553,7 +553,7 @@ def test_a_checkpoint_of_a_run_state_comes_back_on_its_devices(checkpoints):
     slots = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("population"))
     state = jax.device_put({"step": np.arange(8, dtype=np.int32), "none": np.zeros((8, 0), np.float32)}, slots)
     checkpoints.save(0, state)
-    restored = checkpoints.restore(0, like=jax.device_put(zeros(state), slots))
+    _, restored = checkpoints.restore_newest(0, like=jax.device_put(zeros(state), slots))
     assert bits(restored) == bits(state)
     assert all(leaf.sharding == slots for leaf in jax.tree.leaves(restored))
 
@@ -565,17 +565,19 @@ def test_a_checkpoint_holds_what_the_state_was_when_it_was_saved(checkpoints):
     checkpoints.save(0, {"x": state})
     add(state)
     assert state.is_deleted()  # its buffer may be used again before the file is written
-    np.testing.assert_array_equal(checkpoints.restore(0, like={"x": jnp.zeros(100_000, jnp.float32)})["x"], expected)
+    np.testing.assert_array_equal(checkpoints.restore_newest(0, like={"x": jnp.zeros(100_000, jnp.float32)})[1]["x"], expected)
 
 
 def test_the_newest_two_checkpoints_are_kept(checkpoints):
     states = {g: a_state(g) for g in range(4)}
-    assert checkpoints.newest(at_most=10**6) == -1
+    like = zeros(states[0])
+    assert checkpoints.restore_newest(10**6, like=like) == (-1, like)
     for generation, state in states.items():
         checkpoints.save(generation, state)
-    assert [checkpoints.newest(at_most=g) for g in (10**6, 3, 2, 1, -1)] == [3, 3, 2, -1, -1]
-    assert bits(checkpoints.restore(2, like=zeros(states[2]))) == bits(states[2])
-    assert bits(checkpoints.restore(3, like=zeros(states[3]))) == bits(states[3])
+    for at_most, newest in ((10**6, 3), (3, 3), (2, 2), (1, -1), (-1, -1)):
+        found, restored = checkpoints.restore_newest(at_most, like=like)
+        assert found == newest
+        assert bits(restored) == bits(states[newest] if newest >= 0 else like)
 
 
 def test_what_is_dropped_is_gone_and_can_be_saved_again(checkpoints, tmp_path):
@@ -583,11 +585,23 @@ def test_what_is_dropped_is_gone_and_can_be_saved_again(checkpoints, tmp_path):
         checkpoints.save(generation, a_state(generation))
     checkpoints.close()
     with closing(Checkpoints(tmp_path / "checkpoints")) as opened:
+        like = zeros(a_state())
         opened.drop_after(7)
-        assert opened.newest(at_most=100) == 7
+        assert opened.restore_newest(100, like=like)[0] == 7
         opened.drop_after(5)
-        assert opened.newest(at_most=100) == 4
+        assert opened.restore_newest(100, like=like)[0] == 4
         opened.save(7, a_state(1))
-        assert bits(opened.restore(7, like=zeros(a_state()))) == bits(a_state(1))
+        newest, restored = opened.restore_newest(100, like=like)
+        assert (newest, bits(restored)) == (7, bits(a_state(1)))
         opened.drop_after(-1)
-        assert opened.newest(at_most=100) == -1
+        assert opened.restore_newest(100, like=like) == (-1, like)
+
+
+def test_keys_come_back_as_keys(checkpoints):
+    state = {"threefry": jax.random.key(3), "many": jax.random.split(jax.random.key(4), 2)}
+    checkpoints.save(0, state)
+    like = jax.tree.map(lambda leaf: jnp.broadcast_to(jax.random.key(0), leaf.shape), state)
+    _, restored = checkpoints.restore_newest(0, like=like)
+    for name, key in state.items():
+        assert restored[name].dtype == key.dtype
+        np.testing.assert_array_equal(jax.random.key_data(restored[name]), jax.random.key_data(key))

@@ -92,8 +92,62 @@ def test_a_task_is_found_in_the_current_folder(tmp_path, monkeypatch):
 
 
 def test_a_metric_that_is_not_measured_is_refused(blob_task):
-    assert tasks.metric_names(blob_task) == ["loss", "accuracy"]
+    assert tasks.check_task(blob_task) == ["loss", "accuracy"]
     with pytest.raises(ConfigError, match="mine: its loss returns no metric 'acuracy'; did you mean 'accuracy'"):
-        tasks.metric_names(blob_task._replace(metric="acuracy"), where="mine")
+        tasks.check_task(blob_task._replace(metric="acuracy"), where="mine")
     with pytest.raises(ConfigError, match="direction must be 'max' or 'min'; given: 'up'"):
-        tasks.metric_names(blob_task._replace(direction="up"))
+        tasks.check_task(blob_task._replace(direction="up"))
+
+
+@pytest.mark.parametrize(
+    ("metrics", "sentence"),
+    [
+        ({"loss": 0.0}, "a metric cannot be named 'loss'"),
+        ({"accuracy": np.zeros(3)}, r"accuracy must be one number, the mean over a batch; given: shape \(3,\)"),
+    ],
+)
+def test_metrics_that_cannot_be_recorded_are_refused(blob_task, metrics, sentence):
+    def loss(params, model_state, batch, key, *, train):
+        return blob_task.loss(params, model_state, batch, key, train=train)[0], (
+            model_state,
+            jax.tree.map(jnp.asarray, metrics),
+        )
+
+    with pytest.raises(ConfigError, match=sentence):
+        tasks.check_task(blob_task._replace(loss=loss))
+
+
+def test_a_loss_setting_without_a_default_is_refused(blob_task):
+    def loss(params, model_state, batch, key, *, train, strength: float):
+        return blob_task.loss(params, model_state, batch, key, train=train)
+
+    with pytest.raises(ConfigError, match="setting 'strength' needs a default"):
+        tasks.check_task(blob_task._replace(loss=loss))
+
+
+def test_a_static_setting_of_the_loss_reaches_it(blob_task):
+    from vmaptune.config import resolve
+
+    def loss(params, model_state, batch, key, *, train, power: int = 2):
+        value, rest = blob_task.loss(params, model_state, batch, key, train=train)
+        return value**power, rest
+
+    found = []
+    for power in (1, 2):
+        tree = {"task": {"power": power}, "batch": {"size": 8}, "population": {"size": 1}}
+        task = resolve(tree, task=blob_task._replace(loss=loss))[1]
+        params, state = task.init(KEY, task.sample)
+        found.append(float(task.loss(params, state, task.sample, KEY, train=False)[0]))
+    assert found[1] == pytest.approx(found[0] ** 2, rel=1e-5)
+
+
+def test_a_task_file_is_run_once(tmp_path):
+    path = tmp_path / "numpy.py"  # a name that another module has
+    log = tmp_path / "numpy.log"
+    path.write_text(f"with open({str(log)!r}, 'a') as f:\n    f.write('x')\ndef build():\n    pass\n")
+    for _ in range(3):
+        tasks.find_task(f"{path}:build")
+    assert log.read_text() == "x"
+    import numpy
+
+    assert hasattr(numpy, "array")

@@ -163,3 +163,32 @@ def test_a_name_that_nothing_reads_is_refused(blob_task, names, schedule, senten
 def test_an_impossible_batch_is_refused(blob_task, batch_size):
     with pytest.raises(ConfigError, match=f"between 1 and the 72 training examples; given: {batch_size}"):
         make_segment(blob_task, SPACE, adamw, warmup_cosine, steps=2, horizon=2, batch_size=batch_size)
+
+
+def test_broken_model_state_fails_a_member_whose_metric_looks_sound(normed_task):
+    population = init_population(normed_task, Space({}), adamw, size=2)
+    state = jax.tree.map(lambda leaf: leaf.at[1].set(jnp.inf), population.model_state)
+    after, _ = make_segment(normed_task, Space({}), adamw, constant, steps=2, **RUN)(population._replace(model_state=state), 0)
+    assert after.status.tolist() == [Status.OK, Status.NONFINITE_PARAMS]
+
+
+def test_an_optimizer_with_a_required_setting_is_legal(blob_task):
+    def plain(*, learning_rate: float):
+        return optax.sgd(learning_rate)
+
+    space = Space({"optimizer.learning_rate": 0.1})
+    population = init_population(blob_task, space, plain, size=2)
+    after, _ = make_segment(blob_task, space, plain, constant, steps=2, **RUN)(population, 0)
+    assert after.step.tolist() == [2, 2]
+
+
+def test_an_optimizer_without_settings_is_refused(blob_task):
+    with pytest.raises(ConfigError, match="no keyword-only float settings"):
+        make_segment(blob_task, Space({}), optax.adam, constant, steps=2, **RUN)
+
+
+def test_keys_are_threefry_whatever_the_users_default(blob_task):
+    expected = trained(blob_task, order="independent", plan=Plan(1, 4))[0]
+    with jax.default_prng_impl("rbg"):
+        found = trained(blob_task, order="independent", plan=Plan(2, 1))[0]
+    close(found.params, expected.params)

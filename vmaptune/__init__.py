@@ -33,6 +33,7 @@ _HOMES = {
     "Task": "tasks",
     "View": "selectors",
     "VmaptuneError": "errors",
+    "VmaptuneWarning": "errors",
     "inherit": "population",
     "init_population": "population",
     "load_config": "toml",
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
     from vmaptune import data, models, optimizers, schedules, selectors, tasks
     from vmaptune.config import RunConfig
     from vmaptune.data.splits import Splits
-    from vmaptune.errors import AllMembersFailed, ConfigError, StoreError, VmaptuneError
+    from vmaptune.errors import AllMembersFailed, ConfigError, StoreError, VmaptuneError, VmaptuneWarning
     from vmaptune.loop import tune
     from vmaptune.plan import Plan, make_plan
     from vmaptune.population import Member, Offspring, Status, Stream, inherit, init_population, make_newborn, stream_key

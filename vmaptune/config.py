@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
@@ -22,7 +21,8 @@ from vmaptune.schedules import SCHEDULES
 from vmaptune.selectors import SELECTORS, Selector
 from vmaptune.settings import Count, Natural, Seed, Setting, convert, settings, show
 from vmaptune.space import Axis, Space, axis_from_table
-from vmaptune.tasks import Task, find_task, metric_names
+from vmaptune.strict_json import finite_json
+from vmaptune.tasks import Task, check_task, find_task
 from vmaptune.train import LEARNING_RATE, Order, Recipe, check_recipe, schedule_prefix
 
 Tree = dict[str, Any]
@@ -240,7 +240,7 @@ def _resolve(tree: Mapping[str, Any], task: Task | None) -> tuple[RunConfig, Tas
         checkpoint=_resolve_fixed(Checkpoint, tree, "checkpoint"),
         plan=_resolve_fixed(Layout, tree, "plan"),
     )
-    metric_names(task, where=f"task {task_choice.name}")
+    check_task(task, where=f"task {task_choice.name}")
     examples = task.splits.size("train")
     if config.batch.size > examples:
         raise ConfigError(f"batch.size: larger than the {examples} training examples; given: {show(config.batch.size)}")
@@ -294,7 +294,11 @@ def _resolve_task(table: Mapping[str, Any], task: Task | None) -> tuple[Choice, 
     for key in rest:
         if key not in loss:
             raise ConfigError(f"task: {name} has no setting {key!r}{did_you_mean(key, {*loss, *values, 'name'})}")
-    return Choice(name, values | _bind(loss, rest, "task", owner=name)), task
+    own = _bind(loss, rest, "task", owner=name)
+    static = {k: v for k, v in own.items() if not loss[k].traced}
+    if static:
+        task = task._replace(loss=partial(task.loss, **static))
+    return Choice(name, values | own), task
 
 
 def _builder_settings(builder: Any, name: str) -> dict[str, Setting]:
@@ -356,17 +360,6 @@ def _toml_value(value: Any) -> Any:
     if isinstance(value, Axis):
         return value.as_toml()
     return list(value) if isinstance(value, tuple) else value
-
-
-def finite_json(value: Any) -> Any:
-    """Makes a tree strict JSON: infinities and NaN become the strings "inf", "-inf" and "nan"."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {k: finite_json(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite_json(v) for v in value]
-    return value
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

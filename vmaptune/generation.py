@@ -12,8 +12,9 @@ import numpy as np
 
 from vmaptune.champion import Champion, crown, nobody
 from vmaptune.config import RunConfig
+from vmaptune.errors import ConfigError
 from vmaptune.plan import Plan
-from vmaptune.population import Member, Offspring, Stream, inherit, init_population, make_newborn, stream_key
+from vmaptune.population import Member, Offspring, Stream, inherit, init_population, make_newborn, root_key, stream_key
 from vmaptune.programs import Clock, Program
 from vmaptune.selectors import View
 from vmaptune.selectors.contract import failed
@@ -54,7 +55,11 @@ class Programs(NamedTuple):
 def make_programs(config: RunConfig, task: Task, plan: Plan) -> Programs:
     """Makes the five programs that a run calls. Each is compiled when it is first called, and never again."""
     recipe, selector = config.recipe(task), config.selector()
-    root = jax.random.key(config.seed)
+    if not selector.pure:
+        raise ConfigError(
+            f"search.method: {config.search.name} runs on the host (pure = False), which this loop cannot call yet"
+        )
+    root = root_key(config.seed)
     sign = 1.0 if task.direction == "max" else -1.0
     metric = f"validation.{task.metric}"
     slots, everywhere = plan.slots, plan.everywhere
@@ -68,11 +73,13 @@ def make_programs(config: RunConfig, task: Task, plan: Plan) -> Programs:
         population = state.population
         done = population.step >= recipe.horizon
         view = View(population.genotype, population.step, population.trial, population.status, done)
-        fitness = sign * metrics[metric]
+        fitness = (sign * metrics[metric]).astype(jnp.float32)
+        loss = metrics["validation.loss"].astype(jnp.float32)
+        fitness = jnp.where(jnp.isfinite(loss), fitness, jnp.nan)  # accuracy is finite even where the network is not
         bad = failed(view, fitness)
         key = stream_key(root, Stream.SELECT, generation)
         selector_state, offspring = selector.update(key, state.selector, view, fitness)
-        facts = {"done": done, "failed": bad, "fitness": fitness, "loss": metrics["validation.loss"]}
+        facts = {"done": done, "failed": bad, "fitness": fitness, "loss": loss}
         champion = crown(state.champion, population, **facts, generation=generation)
         values = recipe.space.decode(population.genotype)
         searched = {name: values[name] for name in recipe.space.axes}

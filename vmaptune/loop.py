@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import platform
 import socket
+import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vmaptune.config import FROM_PYTHON, RunConfig, differences, finite_json, resolve
+from vmaptune.config import FROM_PYTHON, RunConfig, differences, resolve
 from vmaptune.errors import AllMembersFailed, StoreError, VmaptuneWarning
 from vmaptune.generation import State, advance, make_programs
 from vmaptune.plan import Plan, make_plan, prepare_backend
@@ -33,7 +35,8 @@ from vmaptune.store.folder import RunFolder, new_folder, write_text
 from vmaptune.store.history import History, is_begun
 from vmaptune.store.reading import read_generation, read_history, read_lineage, read_run
 from vmaptune.store.record import Record, Sink
-from vmaptune.tasks import Task, metric_names
+from vmaptune.strict_json import finite_json
+from vmaptune.tasks import Task, check_task
 from vmaptune.toml import load_config, read_toml, to_toml
 from vmaptune.train import make_evaluate
 from vmaptune.winner import shortest, write_winner
@@ -71,23 +74,30 @@ def tune(
     prepare_backend()
     with ExitStack() as stack:
         log = stack.enter_context(CompileLog())
+        for sink in sinks:
+            stack.callback(sink.close)
         config, task = _resolve(config, task)
+        if not config.space.axes and config.population.size > 1:
+            same = f"all {config.population.size} members have the same settings"
+            warnings.warn(f"nothing is searched: {same}; put an axis where a number stands", VmaptuneWarning, stacklevel=2)
         plan = make_plan(config.population.size, devices=config.plan.devices, chunk=config.plan.chunk)
         programs = make_programs(config, task, plan)
         folder = RunFolder(out) if out is not None else new_folder("runs", _short_name(config))
         stack.enter_context(folder.locked())
+        stack.enter_context(_told_in_a_sentence(folder))
         history = _begin(folder, config, task, plan, resume=resume)
-        stack.callback(history.close)
+        stack.push(partial(_leave, history))
         checkpoints = Checkpoints(folder.checkpoints)
         stack.callback(checkpoints.close)
 
-        done = checkpoints.newest(at_most=history.last_generation())
+        recorded = history.last_generation()
+        done, state = checkpoints.restore_newest(recorded, like=programs.init())
+        if done < 0 and recorded >= 2 * config.checkpoint.every:
+            lost = f"{folder.checkpoints}: the checkpoints of {recorded + 1} generations are gone"
+            raise StoreError(f"{lost}, so the run cannot go on; what it found is kept (vmaptune show {folder.path})")
         history.truncate(done)
         checkpoints.drop_after(done)
         history.event("resumed" if done >= 0 else "started", {"pid": os.getpid(), "after_generation": done})
-        state = programs.init()
-        if done >= 0:
-            state = checkpoints.restore(done, like=state)
 
         clock = Clock(log)
         status = "finished"
@@ -106,6 +116,7 @@ def tune(
             if stopping:
                 status = "interrupted"
                 break
+        checkpoints.wait()
         return _finish(folder, config, task, state, history, status, clock, log, started)
 
 
@@ -119,6 +130,24 @@ def _resolve(config: RunConfig | Mapping[str, Any] | str | Path | None, task: Ta
     return resolve(read_toml(config) if config else {}, task=task, source=str(config or "config"))
 
 
+@contextmanager
+def _told_in_a_sentence(folder: RunFolder) -> Iterator[None]:
+    """Turns a full disk or a failing one into one sentence; the run can be resumed once there is room."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        go_on = f"mend that, then: vmaptune resume {folder.path}"
+        raise StoreError(f"{folder.path}: could not be written: {error}; {go_on}") from error
+
+
+def _leave(history: History, kind: type[BaseException] | None, *_: object) -> None:
+    """Closes the history; after an exception the run is stopped, not running (a failed run has said so itself)."""
+    with suppress(sqlite3.Error):
+        if kind is not None and kind is not AllMembersFailed:
+            history.end("stopped")
+        history.close()
+
+
 def _short_name(config: RunConfig) -> str:
     name = config.task.name.rpartition(":")[2]
     return "run" if name == FROM_PYTHON else "".join(c for c in name if c.isalnum() or c in "_-")
@@ -129,35 +158,37 @@ def _begin(folder: RunFolder, config: RunConfig, task: Task, plan: Plan, *, resu
     if folder.is_run() and not resume:
         go_on = f"go on with it (vmaptune resume {folder.path})"
         raise StoreError(f"{folder.path}: holds a run already; {go_on} or choose another --out")
-    if not folder.is_run():
-        if folder.history.exists():
-            raise StoreError(f"{folder.history}: a history without its config.toml; choose another --out")
+    begun = is_begun(folder.history)
+    if begun and not folder.is_run():
+        raise StoreError(f"{folder.history}: a history without its config.toml; choose another --out")
+    if not begun:
         header = f"A vmaptune run; go on with it by `vmaptune resume {folder.path}`."
         write_text(folder.config, to_toml(config, task, header=header))
-    if not is_begun(folder.history):
-        columns = [f"{part}.{name}" for part in ("train", "validation") for name in metric_names(task)]
+        columns = [f"{part}.{name}" for part in ("train", "validation") for name in check_task(task)]
         History.create(folder.history, _run_row(config, task, plan), [*columns, *config.space.axes])
     run = read_run(folder)
     if changed := differences(run["config"], finite_json(config.tree)):
         raise StoreError(f"{folder.path}: was begun with another config and cannot go on with this one: {'; '.join(changed)}")
-    then, device = run["environment"]["plan"], run["environment"]["device"]
-    if then != plan._asdict() or device != jax.devices()[0].device_kind:
-        known = f"{then['devices']} x {device}, {then['chunk']} members side by side"
-        message = f"begun on {known}; it goes on here, equal to rounding but not bit for bit"
+    if moved := differences(run["environment"], _environment(plan)):
+        message = f"begun elsewhere ({'; '.join(moved)}): it goes on, equal to rounding but not bit for bit"
         warnings.warn(message, VmaptuneWarning, stacklevel=3)
     history = History(folder.history)
     history.sign(os.getpid(), socket.gethostname())
     return history
 
 
-def _run_row(config: RunConfig, task: Task, plan: Plan) -> dict[str, Any]:
-    environment = {
+def _environment(plan: Plan) -> dict[str, Any]:
+    """What a run's bits depend on besides its config."""
+    return {
         **{package: version(package) for package in ("vmaptune", "jax", "jaxlib", "flax", "optax", "numpy")},
         "python": platform.python_version(),
         "platform": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         "plan": plan._asdict(),
     }
+
+
+def _run_row(config: RunConfig, task: Task, plan: Plan) -> dict[str, Any]:
     size = config.population
     return {
         "id": config.run_id,
@@ -168,7 +199,7 @@ def _run_row(config: RunConfig, task: Task, plan: Plan) -> dict[str, Any]:
         "segment_steps": size.segment_steps,
         "generations": size.generations,
         "config": finite_json(config.tree),
-        "environment": environment,
+        "environment": _environment(plan),
     }
 
 

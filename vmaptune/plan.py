@@ -9,6 +9,7 @@ which must happen before its backend starts.
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import suppress
 from typing import NamedTuple
@@ -55,11 +56,20 @@ def prepare_backend() -> None:
     """
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "") or "JAX_NUM_CPU_DEVICES" in os.environ:
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with suppress(
         RuntimeError
     ):  # the backend runs already, in a program that uses jax itself: its devices are taken as they are
-        jax.config.update("jax_num_cpu_devices", cores)
+        jax.config.update("jax_num_cpu_devices", _cores())
+
+
+def _cores() -> int:
+    """Cores this process may use: its affinity, and no more than its container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no such file, or "max": no quota
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:  # noqa: PTH123 (a room that knows no files)
+            quota, period = file.read().split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    return max(1, cores)
 
 
 def make_plan(size: int, *, devices: int = 0, chunk: int = 0) -> Plan:

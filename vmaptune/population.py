@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vmaptune.optimizers import Optimizer
+from vmaptune.settings import settings
 from vmaptune.space import Space
 from vmaptune.tasks import Task
 
@@ -90,14 +91,20 @@ def stream_key(seed: jax.Array | int, stream: Stream, *numbers: jax.Array | int)
         stream: What the key is for.
         *numbers: i32[] each.
     """
-    key: Any = seed if _is_key(seed) else jax.random.key(seed)
+    key: Any = root_key(seed)
     for number in (stream, *numbers):
         key = jax.random.fold_in(key, number)
     return key
 
 
-def _is_key(value: Any) -> bool:
-    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+def root_key(seed: jax.Array | int) -> jax.Array:
+    """The key of a seed; a key is its own.
+
+    Always threefry: under `vmap`, JAX's `rbg` generators draw for all members from the key of the first.
+    """
+    if isinstance(seed, jax.Array) and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
+        return seed
+    return jax.random.key(seed, impl="threefry2x32")
 
 
 Newborn = Callable[[jax.Array, jax.Array], Member]
@@ -111,13 +118,14 @@ def make_newborn(task: Task, optimizer: Optimizer, *, seed: jax.Array | int = 0)
         optimizer: Gives the initial optimizer state; its structure does not depend on settings.
         seed: Seed of the run, or its root key.
     """
-    sample = task.sample
+    init, sample = task.init, jax.tree.map(np.array, task.sample)  # copies, which do not keep the data set alive
+    fill = {s.name: 1.0 for s in settings(optimizer).values() if s.traced and s.required}
 
     def newborn(trial: jax.Array, genotype: jax.Array) -> Member:
         def one(trial: jax.Array, genotype: jax.Array) -> Member:
-            params, model_state = task.init(stream_key(seed, Stream.INIT, trial), sample)
+            params, model_state = init(stream_key(seed, Stream.INIT, trial), sample)
             zero = jnp.zeros((), jnp.int32)
-            return Member(genotype, params, model_state, optimizer().init(params), zero, trial, zero)
+            return Member(genotype, params, model_state, optimizer(**fill).init(params), zero, trial, zero)
 
         return jax.vmap(one)(trial, genotype)
 
@@ -143,15 +151,15 @@ def init_population(task: Task, space: Space, optimizer: Optimizer, *, size: int
         genotype = space.sample(stream_key(root, Stream.GENOTYPE), size)
         return make_newborn(task, optimizer, seed=root)(jnp.arange(size, dtype=jnp.int32), genotype)
 
-    return born(seed if _is_key(seed) else jax.random.key(seed))
+    return born(root_key(seed))
 
 
-@partial(jax.jit, static_argnames="newborn")
 def inherit(population: Member, offspring: Offspring, newborn: Newborn) -> Member:
     """Carries out a selector's order: the one place where weights move between slots.
 
     A copy takes weights, model state, optimizer state and step from its parent and starts a trial of its own. Trial
     numbers count up in slot order, and the largest is always in the population, so the next free one is known from it.
+    A pure function; called again and again, it wants `jax.jit(partial(inherit, newborn=newborn))`.
 
     Args:
         population: N members.

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vmaptune.config import RunConfig, finite_json
+from vmaptune.config import RunConfig
 from vmaptune.population import Member
 from vmaptune.store.reading import HistoryArray
+from vmaptune.strict_json import finite_json
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,16 @@ class Axis:
         low, high = (self.low - 0.5, self.high + 0.5) if self.integer else (self.low, self.high)
         return (math.log(low), math.log(high)) if self.scale == "log" else (low, high)
 
+    @property
+    def share(self) -> float:
+        """Share of the unit interval that one value of a discrete axis has (the largest, on a log scale); 0 if continuous."""
+        if self.choices:
+            return 1 / len(self.choices)
+        if not self.integer:
+            return 0.0
+        low, high = self.interval
+        return (math.log((self.low + 0.5) / (self.low - 0.5)) if self.scale == "log" else 1.0) / (high - low)
+
     def as_toml(self) -> dict[str, Any]:
         """The inline table that stands for this axis in a config."""
         if self.choices:
@@ -212,7 +222,7 @@ class Space:
 
     def sample(self, key: jax.Array, n: int) -> jax.Array:
         """Draws n genotypes uniformly from the unit cube: f32[n, D]. The first k rows do not depend on n."""
-        return jax.random.uniform(key, (n, self.dimension))
+        return jax.random.uniform(key, (n, self.dimension), jnp.float32)
 
     def decode(self, genotype: jax.Array, arrays: Mapping[str, Any] | None = None) -> dict[str, jax.Array]:
         """Turns genotypes into values.

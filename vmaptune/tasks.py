@@ -10,11 +10,12 @@ To ship a task, write a builder and add a row to `TASKS`. A task of your own nee
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
@@ -25,7 +26,7 @@ from vmaptune import models
 from vmaptune.data import embedded
 from vmaptune.data.splits import Splits, check_splits
 from vmaptune.errors import ConfigError, did_you_mean
-from vmaptune.settings import Count, with_settings
+from vmaptune.settings import Count, settings, with_settings
 
 Metrics = dict[str, jax.Array]
 
@@ -67,19 +68,33 @@ class Task(NamedTuple):
         return jax.tree.map(lambda leaf: leaf[:1], self.splits.train)
 
 
-def metric_names(task: Task, where: str = "task") -> list[str]:
-    """Names of what a task measures: "loss", then the metrics that its loss returns. Traces the loss, computes nothing.
+def check_task(task: Task, where: str = "task") -> list[str]:
+    """Checks a task before anything is compiled or written. Traces its loss on one example, computes nothing.
+
+    Returns:
+        Names of what it measures: "loss", then the metrics that its loss returns.
 
     Raises:
-        ConfigError: The task is selected by a metric that it does not measure, or in no direction.
+        ConfigError: A split is unusable, a setting of the loss has no default, a metric is not one number or has a taken
+            name, or members cannot be selected by the task's metric and direction.
     """
+    check_splits(task.splits, where)
+    if missing := [s.name for s in settings(task.loss).values() if s.required]:
+        raise ConfigError(f"{where}: the loss's setting {missing[0]!r} needs a default: it is measured without settings")
 
-    def measure() -> Metrics:
+    def measure() -> tuple[jax.Array, Metrics]:
         key = jax.random.key(0)
         params, model_state = task.init(key, task.sample)
-        return task.loss(params, model_state, task.sample, key, train=False)[1][1]
+        loss, (_, metrics) = task.loss(params, model_state, task.sample, key, train=False)
+        return loss, metrics
 
-    names = ["loss", *jax.eval_shape(measure)]
+    loss, metrics = jax.eval_shape(measure)
+    if "loss" in metrics:
+        raise ConfigError(f"{where}: a metric cannot be named 'loss'; the loss itself is recorded under that name")
+    for name, value in {"loss": loss, **metrics}.items():
+        if value.shape:
+            raise ConfigError(f"{where}: {name} must be one number, the mean over a batch; given: shape {value.shape}")
+    names = ["loss", *metrics]
     if task.metric not in names:
         raise ConfigError(f"{where}: its loss returns no metric {task.metric!r}{did_you_mean(task.metric, names)}")
     if task.direction not in ("max", "min"):
@@ -194,11 +209,19 @@ def find_task(name: str) -> TaskBuilder:
 
 
 def _load_file(path: str) -> Any:
-    name = PurePath(path).stem
-    spec = importlib.util.spec_from_file_location(name, path)
+    """Runs a Python file as a module, once a process, under a name that no other module has."""
+    file = Path(path).resolve()
+    name = f"_vmaptune_task_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ImportError(f"not a Python file: {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # flax and dataclasses look a class's module up by name
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module

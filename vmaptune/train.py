@@ -22,7 +22,7 @@ from vmaptune.data.splits import Part
 from vmaptune.errors import ConfigError, did_you_mean
 from vmaptune.optimizers import Optimizer
 from vmaptune.plan import AXIS, Plan, make_plan
-from vmaptune.population import Member, Status, Stream, stream_key
+from vmaptune.population import Member, Status, Stream, root_key, stream_key
 from vmaptune.programs import Program
 from vmaptune.schedules import Schedule
 from vmaptune.settings import settings
@@ -93,6 +93,10 @@ def _traced_settings(recipe: Recipe) -> dict[str, Any]:
 def check_recipe(recipe: Recipe) -> Recipe:
     """Raises `ConfigError` for a name in the space, or a schedule's target, that nothing would read."""
     known = _traced_settings(recipe)
+    if not any(name.startswith("optimizer.") for name in known):
+        raise ConfigError(
+            "optimizer: has no keyword-only float settings; write a function around it that has, such as learning_rate"
+        )
     for target in recipe.schedules:
         if target not in known:
             raise ConfigError(f"schedule: there is no hyperparameter {target!r} to shape{did_you_mean(target, known)}")
@@ -174,7 +178,7 @@ def make_segment(
         )(root, arrays, data, shared, population)
 
     program = Program("segment", segment, donate=(4,))
-    root, arrays = jax.random.key(seed), space.arrays
+    root, arrays = root_key(seed), space.arrays
     data = _on_device(task.splits.train, plan)
 
     def run(population: Member, generation: int) -> tuple[Member, Metrics]:
@@ -258,7 +262,7 @@ def _train_member(
         return member, {"loss": loss, **metrics}
 
     member, metrics = jax.lax.scan(step, member, batches)
-    broken = (member.status == Status.OK) & ~_all_finite(member.params)
+    broken = (member.status == Status.OK) & ~_all_finite((member.params, member.model_state))
     member = member._replace(status=jnp.where(broken, Status.NONFINITE_PARAMS, member.status))
     return member, jax.tree.map(lambda each: jnp.mean(each, axis=0), metrics)
 
@@ -269,7 +273,8 @@ def _as_before(new: Any, old: Any) -> Any:
 
 
 def _all_finite(tree: Any) -> jax.Array:
-    return jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()
+    numbers = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in numbers]).all()
 
 
 def _in_chunks(fn: Callable[[Member], Any], members: Member, chunk: int) -> Any:

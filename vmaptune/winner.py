@@ -87,7 +87,7 @@ def write_weights(folder: RunFolder, member: Member) -> None:
     from safetensors.numpy import save_file
 
     tensors = {
-        p: np.ascontiguousarray(a) for p, a in flatten({"params": member.params, "model_state": member.model_state}).items()
+        p: np.asarray(a, order="C") for p, a in flatten({"params": member.params, "model_state": member.model_state}).items()
     }
     partial = folder.best / "weights.safetensors.partial"
     save_file(tensors, partial)

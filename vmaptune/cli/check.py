@@ -24,7 +24,6 @@ def command(config: str | None, assignments: tuple[str, ...], as_json: bool) -> 
     """
     from vmaptune.analysis.footprint import footprint
     from vmaptune.cli.output import print_json
-    from vmaptune.config import finite_json
     from vmaptune.plan import prepare_backend
     from vmaptune.toml import load_config, to_toml
 
@@ -32,7 +31,7 @@ def command(config: str | None, assignments: tuple[str, ...], as_json: bool) -> 
     resolved, task = load_config(config, assignments)
     size = footprint(resolved, task)
     if as_json:
-        print_json(finite_json({"id": resolved.run_id, "config": resolved.tree, **size}))
+        print_json({"id": resolved.run_id, "config": resolved.tree, **size})
         return
     memory = {part: _bytes(size[f"{part}_bytes"]) for part in ("population", "data")}
     for line in (

@@ -8,10 +8,12 @@ from typing import Any
 
 import click
 
+from vmaptune.strict_json import finite_json
+
 
 def print_json(value: Any) -> None:
     """One JSON document."""
-    click.echo(json.dumps(value, indent=2, allow_nan=False))
+    click.echo(json.dumps(finite_json(value), indent=2, allow_nan=False))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 
 import click
 import numpy as np
@@ -41,7 +42,10 @@ class Progress:
             self._bar.show(record.generation, facts)
             return
         width = len(str(self._generations))
-        click.echo(f"generation {record.generation + 1:>{width}}/{self._generations}  {facts}{self._left(record)}", err=True)
+        with suppress(BrokenPipeError):  # nobody reads any more; the run goes on
+            click.echo(
+                f"generation {record.generation + 1:>{width}}/{self._generations}  {facts}{self._left(record)}", err=True
+            )
 
     def _left(self, record: Record) -> str:
         """Time left, once two generations have shown how long one takes."""

@@ -79,11 +79,7 @@ def execute(
         signals.stop_if_caught()
         size = resolved.population
         sinks = [] if quiet else [Progress(size.generations, size.segment_steps, task.metric, task.direction)]
-        try:
-            result = tune(resolved, task=task, out=out, resume=resume, sinks=sinks, should_stop=signals.caught)
-        finally:
-            for sink in sinks:
-                sink.close()
+        result = tune(resolved, task=task, out=out, resume=resume, sinks=sinks, should_stop=signals.caught)
         seconds = {"import": imported, "data": loaded, **result.seconds, "total": time.perf_counter() - _STARTED}
         facts = result.as_json() | {"seconds": {name: round(value, 3) for name, value in seconds.items()}}
         _print_result(result, facts, as_json)

@@ -30,10 +30,14 @@ class Splits(NamedTuple):
 
 def check_splits(splits: Splits, where: str) -> Splits:
     """Raises `ConfigError` if a part is empty, ragged, of another structure than train, or holds a non-finite number."""
+    if not isinstance(splits, Splits):
+        raise ConfigError(f"{where}: splits must be a vmaptune.Splits; given: {type(splits).__name__}")
     structure: Any = jax.tree.structure(splits.train)
     for part in Splits._fields:
         tree = getattr(splits, part)
         leaves = jax.tree.leaves(tree)
+        if not all(isinstance(leaf, np.ndarray | jax.Array) for leaf in leaves):
+            raise ConfigError(f"{where}: the {part} split must hold arrays; given: {type(leaves[0]).__name__} among its leaves")
         if jax.tree.structure(tree) != structure:
             raise ConfigError(
                 f"{where}: the {part} split is built differently from train: {jax.tree.structure(tree)}, not {structure}"

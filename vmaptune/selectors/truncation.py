@@ -11,14 +11,14 @@ import msgspec
 
 from vmaptune.population import Offspring
 from vmaptune.selectors.contract import Selector, View, failed, ranking
-from vmaptune.selectors.explore import perturb
-from vmaptune.settings import Fraction, NonNegative
+from vmaptune.selectors.explore import perturb, shares
+from vmaptune.settings import Fraction
 from vmaptune.space import Space
 
 Quantile = Annotated[float, msgspec.Meta(ge=0, le=0.5)]
 
 
-def truncation(*, quantile: Quantile = 0.25, sigma: NonNegative = 0.1, resample: Fraction = 0.25) -> Selector:
+def truncation(*, quantile: Quantile = 0.25, sigma: Fraction = 0.1, resample: Fraction = 0.25) -> Selector:
     """Population-based training: each of the worst members becomes a copy of one of the best, with perturbed settings.
 
     The worst and the best are `ceil(quantile N)` members each, at most half. A parent is drawn uniformly from the best,
@@ -37,8 +37,8 @@ def truncation(*, quantile: Quantile = 0.25, sigma: NonNegative = 0.1, resample:
     """
 
     def init(key: jax.Array, space: Space, n: int) -> Any:
-        del key, space, n
-        return ()
+        del key, n
+        return shares(space)
 
     def update(key: jax.Array, state: Any, view: View, fitness: jax.Array) -> tuple[Any, Offspring]:
         n = fitness.shape[0]
@@ -56,7 +56,7 @@ def truncation(*, quantile: Quantile = 0.25, sigma: NonNegative = 0.1, resample:
         parent = jnp.where(bad | beaten, parent, slots)
         parent = jnp.where(sound == 0, -1, parent)
 
-        child = perturb(explore_key, view.genotype[parent], sigma=sigma, resample=resample)
+        child = perturb(explore_key, view.genotype[parent], state, sigma=sigma, resample=resample)
         anew = jax.random.uniform(explore_key, view.genotype.shape)
         genotype = jnp.where((parent == slots)[:, None], view.genotype, jnp.where((parent < 0)[:, None], anew, child))
         return state, Offspring(parent, genotype)

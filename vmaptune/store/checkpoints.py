@@ -6,11 +6,16 @@ under their dotted paths, so a checkpoint can be read without this package.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from vmaptune.errors import StoreError
 
 
 def flatten(tree: Any) -> dict[str, Any]:
@@ -32,33 +37,52 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         self._ocp = ocp
+        self._folder = folder
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
 
     def save(self, generation: int, state: Any) -> None:
-        """Starts writing the state as it stands after a generation; waits only for the one before."""
-        host = {path: np.array(leaf) for path, leaf in flatten(state).items() if leaf.size}
-        self._manager.save(generation, args=self._ocp.args.StandardSave(host), force=True)
+        """Starts writing the state as it stands after a generation; waits only for the one before.
 
-    def newest(self, at_most: int) -> int:
-        """The newest generation that can be restored and is not after `at_most`, or -1."""
-        return max([step for step in self._manager.all_steps() if step <= at_most], default=-1)
+        Raises:
+            StoreError: That one could not be written.
+        """
+        host = {path: np.array(_as_data(leaf)) for path, leaf in flatten(state).items() if leaf.size}
+        with self._told("written"):
+            self._manager.save(generation, args=self._ocp.args.StandardSave(host), force=True)
 
-    def restore(self, generation: int, like: Any) -> Any:
-        """Reads a state back, bit for bit.
+    def restore_newest(self, at_most: int, like: Any) -> tuple[int, Any]:
+        """Reads the newest whole checkpoint back, bit for bit.
 
         Args:
-            generation: Which.
+            at_most: The newest generation to consider.
             like: A state of the same structure and shapes; its values do not matter, its shardings do.
+
+        Returns:
+            The generation, and the state after it; -1 and `like` itself if there is no checkpoint.
+
+        Raises:
+            StoreError: There are checkpoints, but not one of them can be read.
         """
+        self.wait()
+        steps = sorted((step for step in self._manager.all_steps() if step <= at_most), reverse=True)
+        problem: Exception | None = None
+        for step in steps:
+            try:
+                return step, self._restore(step, like)
+            except Exception as error:
+                problem = error
+        if problem is not None:
+            first = str(problem).partition("\n")[0]
+            raise StoreError(f"{self._folder}: none of the checkpoints {steps} can be read: {first}") from problem
+        return -1, like
+
+    def _restore(self, generation: int, like: Any) -> Any:
         template = flatten(like)
-        wanted = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in template.items() if leaf.size}
-        host = self._manager.restore(
-            generation, args=self._ocp.args.StandardRestore({p: np.empty(s.shape, s.dtype) for p, s in wanted.items()})
-        )
-        leaves = [
-            jax.device_put(np.asarray(host[path]), leaf.sharding) if leaf.size else leaf for path, leaf in template.items()
-        ]
+        data = {path: _as_data(leaf) for path, leaf in template.items() if leaf.size}
+        wanted = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in data.items()}
+        host = self._manager.restore(generation, args=self._ocp.args.StandardRestore(wanted))
+        leaves = [_like(host[path], leaf) if leaf.size else leaf for path, leaf in template.items()]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def drop_after(self, generation: int) -> None:
@@ -67,7 +91,40 @@ class Checkpoints:
             if step > generation:
                 self._manager.delete(step)
 
+    def wait(self) -> None:
+        """Waits until the last one is written.
+
+        Raises:
+            StoreError: It could not be.
+        """
+        with self._told("written"):
+            self._manager.wait_until_finished()
+
     def close(self) -> None:
-        """Waits until the last one is written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits until the last one is written, and lets go of the folder."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Turns whatever Orbax raises into one sentence."""
+        try:
+            yield
+        except Exception as error:
+            first = str(error).partition("\n")[0]
+            raise StoreError(f"{self._folder}: a checkpoint could not be {what}: {first}") from error
+
+
+def _as_data(leaf: Any) -> Any:
+    """A typed PRNG key as the integers it is made of; anything else as it is."""
+    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
+def _like(value: Any, leaf: Any) -> Any:
+    """A restored array as the leaf it was: on its devices, and a key again if it was one."""
+    array = np.asarray(value)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.device_put(jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf)), leaf.sharding)
+    return jax.device_put(array, leaf.sharding)

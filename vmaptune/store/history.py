@@ -70,7 +70,7 @@ def connect(path: Path, *, write: bool = False) -> sqlite3.Connection:
     if not path.is_file():
         raise StoreError(f"{path}: no such history; is {path.parent} a run folder?")
     try:
-        connection = sqlite3.connect(path if write else f"file:{path.resolve().as_posix()}?mode=ro", uri=not write, timeout=30)
+        connection = sqlite3.connect(path, timeout=30) if write else _read_only(path)
         connection.row_factory = sqlite3.Row
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -87,6 +87,20 @@ def connect(path: Path, *, write: bool = False) -> sqlite3.Connection:
     return connection
 
 
+def _read_only(path: Path) -> sqlite3.Connection:
+    """Opens for reading, also where nothing may be written: a finished run in a read-only archive."""
+    uri = path.resolve().as_uri()
+    connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=30)
+    try:
+        connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.OperationalError:
+        connection.close()
+        if path.with_name(path.name + "-wal").exists():
+            raise
+        return sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True)
+    return connection
+
+
 class History:
     """Writes the history of one run. One writer at a time: the holder of the run folder's lock.
 
@@ -98,6 +112,7 @@ class History:
         """Opens for writing."""
         self._db = connect(path, write=True)
         self._db.execute("PRAGMA synchronous = NORMAL")
+        self._horizon = self._db.execute("SELECT segment_steps * generations FROM run").fetchone()[0]
         self._columns = [row["name"] for row in self._db.execute("PRAGMA table_info(record)")][len(_RECORD_COLUMNS) :]
 
     @staticmethod
@@ -131,6 +146,7 @@ class History:
         data = {**record.metrics, **record.hyperparameters}
         fixed = (record.trial, record.step, record.status, record.parent, record.fitness)
         columns = [_values(column) for column in (*fixed, *(data[name] for name in self._columns))]
+        failed = record.failed
         slots = "?, ?, " + ", ".join("?" * len(columns))
         with self._db:
             if g == 0:
@@ -140,15 +156,15 @@ class History:
                 f"INSERT INTO record VALUES ({slots})", [(g, s, *row) for s, row in enumerate(zip(*columns, strict=True))]
             )
             for s in np.flatnonzero(record.next_trial != record.trial):
-                reason = "diverged" if record.failed[s] else "replaced"
+                reason = "diverged" if failed[s] else "refilled" if record.step[s] >= self._horizon else "replaced"
                 self._db.execute("UPDATE trial SET ended = ?, reason = ? WHERE trial = ?", (g, reason, int(record.trial[s])))
                 p = int(record.parent[s])
                 parent, cause = (None, "rebirth") if p < 0 else (int(record.trial[p]), "exploit")
                 born = (int(record.next_trial[s]), int(s), parent, cause, g + 1)
                 self._db.execute("INSERT INTO trial (trial, slot, parent, cause, born) VALUES (?, ?, ?, ?, ?)", born)
-            for s in np.flatnonzero(record.failed):
+            for s in np.flatnonzero(failed):
                 self._event("diverged", {"trial": int(record.trial[s]), "slot": int(s), "status": int(record.status[s])}, g)
-            self._event("generation", {"members": n, "failed": int(record.failed.sum()), "seconds": dict(record.seconds)}, g)
+            self._event("generation", {"members": n, "failed": int(failed.sum()), "seconds": dict(record.seconds)}, g)
 
     def truncate(self, generation: int) -> None:
         """Drops all that is newer than a generation, so that the run can go on after it (-1: from the very beginning)."""
