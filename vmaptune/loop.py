@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 import jax
@@ -205,7 +206,7 @@ def _run_row(config: RunConfig, task: Task, plan: Plan) -> dict[str, Any]:
 
 def _all_failed(folder: RunFolder, record: Record) -> str:
     diverged = record.status[record.status != Status.OK]
-    why = Status(int(np.bincount(diverged).argmax())).sentence if len(diverged) else "the validation metric is not finite"
+    why = Status(mode(diverged.tolist())).sentence if len(diverged) else "the validation metric is not finite"
     where = f"{folder.path}: generation {record.generation + 1}"
     return f"{where}: all {len(record.trial)} members failed: {why}; the history is kept in {folder.history}"
 
