@@ -237,7 +237,7 @@ def _finish(
         with clock("store"):
             lineage = read_lineage(folder.history, trial, generation)
             header = (
-                f"The best member of {folder.path} (trial {trial}, generation {generation}): "
+                f"The best member of {folder.path} (trial {trial}, after generation {generation + 1}): "
                 f"validation {task.metric} {metrics['validation'][task.metric]:.4f}, test {test[task.metric]:.4f}."
             )
             write_winner(folder, config, task, champion.member, values, lineage, header)

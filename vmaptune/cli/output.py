@@ -25,6 +25,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     rows = [list(row) for row in rows]
     table = Table(
         title=escape(title),
+        show_header=any(columns),
         title_justify="left",
         title_style="bold",
         box=None,
