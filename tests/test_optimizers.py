@@ -301,3 +301,27 @@ def test_clipping_keeps_the_direction_and_the_length():
     updates, _ = optimizer.update(long, optimizer.init(params), params)
     expected = jax.tree.map(lambda g: -2.0 * g / length, long)
     assert_close(updates, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_without_a_clip_norm_nothing_is_clipped(name, traced):
+    """inf as Python's number, which leaves the rule out (no norm can overflow), or traced, beside members that clip."""
+    given, plain = {"adamw": (ADAMW, optax.adamw), "sgd": ({"learning_rate": 0.1, "momentum": 0.9}, optax.sgd)}[name]
+    clip_norm = jnp.float32(jnp.inf) if traced else math.inf
+    ours, theirs = OPTIMIZERS[name](**given, clip_norm=clip_norm), plain(**given)
+    params = {"w": jnp.array([1.0, -2.0, 300.0]), "b": jnp.array([0.5])}
+    states = ours.init(params), theirs.init(params)
+    for scale in (1.0, 1e6, 1e-6) if traced else (1.0, 1e25, 1e-25):
+        gradient = jax.tree.map(lambda leaf, scale=scale: scale * leaf, params)
+        (found, one), (wanted, other) = (o.update(gradient, s, params) for o, s in zip((ours, theirs), states, strict=True))
+        jax.tree.map(np.testing.assert_array_equal, found, wanted)
+        states = one, other
+
+
+def test_the_state_has_one_structure_whether_a_norm_is_clipped_or_not():
+    """Members are born without settings and trained with them."""
+    params = {"w": jnp.ones(3)}
+    for row in OPTIMIZERS.values():
+        structures = {jax.tree.structure(row(clip_norm=clip).init(params)) for clip in (math.inf, 1.0, jnp.float32(2.0))}
+        assert len(structures) == 1

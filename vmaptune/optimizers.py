@@ -33,6 +33,8 @@ def gradient_rules(*, clip_norm: Positive = math.inf) -> optax.GradientTransform
     References:
         Pascanu et al., On the difficulty of training recurrent neural networks, https://arxiv.org/abs/1211.5063
     """
+    if isinstance(clip_norm, float) and math.isinf(clip_norm):
+        return optax.identity()
     clip = optax.clip_by_global_norm(clip_norm)
 
     def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:

@@ -1,7 +1,8 @@
 """Networks (flax nnx modules) and the adapter that turns a module into a pair of pure functions."""
 
 from vmaptune.models.adapters import Model, from_nnx
+from vmaptune.models.cnn import CNN
 from vmaptune.models.dropout import Dropout
 from vmaptune.models.mlp import MLP
 
-__all__ = ["MLP", "Dropout", "Model", "from_nnx"]
+__all__ = ["CNN", "MLP", "Dropout", "Model", "from_nnx"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 
@@ -23,7 +26,29 @@ class Dropout(nnx.Module):
 
     def __call__(self, x: jax.Array, rate: jax.Array | float) -> jax.Array:
         """Applies dropout at `rate` in [0, 1); the identity in evaluation mode (`module.eval()`)."""
-        if self.deterministic:
+        if self.deterministic or (isinstance(rate, float) and rate == 0.0):
             return x
-        keep = jax.random.bernoulli(self.rngs(), 1.0 - rate, x.shape)
-        return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+        rate = jnp.asarray(rate, jnp.float32)
+        keep = mask_bits(self.rngs(), x.shape) >= (rate * 2.0**32).astype(jnp.uint32)
+        return jnp.where(keep, x / (1.0 - rate).astype(x.dtype), jnp.zeros_like(x))
+
+
+def mask_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Random bits u32[shape], good enough for masks and a tenth of the cost of `jax.random.bits`.
+
+    Threefry spends a hundred operations on a number, which for a small network is half of all its training. A mask asks
+    less: each position's number is mixed with the words of the key, which stays threefry's, by an integer hash.
+
+    References:
+        Wellons, Prospecting for Hash Functions (lowbias32), https://nullprogram.com/blog/2018/07/31/
+    """
+    bits = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    for word in jax.random.key_data(key).ravel():
+        bits = _mixed(bits * np.uint32(0x9E3779B9) + word)  # Weyl steps: neighbours start far apart
+    return bits
+
+
+def _mixed(x: jax.Array) -> jax.Array:
+    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
+    return x ^ (x >> np.uint32(16))
