@@ -69,7 +69,14 @@ def test_an_empty_tree_is_all_defaults(blob_task):
         "population": {"size": 64, "segment_steps": 50, "generations": 20},
         "search": {"method": "truncation", "quantile": 0.25, "sigma": 0.1, "resample": 0.25},
         "checkpoint": {"every": 1},
-        "plan": {"devices": 0, "chunk": 0},
+        "plan": {
+            "name": "auto",
+            "devices": 0,
+            "chunk": 0,
+            "lowering": "auto",
+            "unroll": 0,
+            "generations_per_dispatch": 0,
+        },
     }
 
 
@@ -162,7 +169,7 @@ def test_traced_and_static_settings_part(blob_task):
 # ------------------------------------------------------------------------------------------------------------- identity
 
 
-def test_canonical_json_is_strict_json_of_the_tree(blob_task):
+def test_canonical_json_is_strict_json_of_the_essence(blob_task):
     config, _ = resolve(changed("optimizer", learning_rate=LOG), task=blob_task)
 
     def never(constant):
@@ -170,9 +177,15 @@ def test_canonical_json_is_strict_json_of_the_tree(blob_task):
 
     tree = json.loads(config.canonical_json, parse_constant=never)
     assert tree["optimizer"].pop("clip_norm") == "inf"
-    expected = copy.deepcopy(config.tree)
+    expected = copy.deepcopy(config.essence)
     assert expected["optimizer"].pop("clip_norm") == math.inf
     assert tree == expected
+
+
+def test_the_essence_is_the_tree_but_for_where_and_how_often(blob_task):
+    config, _ = resolve(BASE | {"plan": {"chunk": 2}, "checkpoint": {"every": 7}}, task=blob_task)
+    assert config.essence == {section: table for section, table in config.tree.items() if section not in ("plan", "checkpoint")}
+    assert {"plan", "checkpoint"} <= set(config.tree)
 
 
 def test_the_order_of_keys_does_not_count(blob_task):
@@ -233,9 +246,15 @@ CHANGES = [
     ("search", {"quantile": 0.2}),
     ("search", {"sigma": 0.2}),
     ("search", {"resample": 0.2}),
+]
+NO_CHANGES = [
     ("checkpoint", {"every": 2}),
+    ("plan", {"name": "strict"}),
     ("plan", {"devices": 1}),
     ("plan", {"chunk": 2}),
+    ("plan", {"lowering": "im2col"}),
+    ("plan", {"unroll": 4}),
+    ("plan", {"generations_per_dispatch": 3}),
 ]
 
 
@@ -246,10 +265,19 @@ def test_any_setting_changes_the_run_id(blob_task):
     assert all(len(config.run_id) == 12 and int(config.run_id, 16) >= 0 for config in configs)
 
 
+@pytest.mark.parametrize(("section", "values"), NO_CHANGES)
+def test_where_a_run_is_trained_and_how_often_it_is_kept_does_not_change_the_run_id(section, values, blob_task):
+    config, _ = resolve(changed(section, **values), task=blob_task)
+    plain, _ = resolve(BASE, task=blob_task)
+    assert config.tree[section] == plain.tree[section] | values != plain.tree[section]
+    assert config.run_id == plain.run_id
+    assert config.essence == plain.essence
+
+
 def test_every_setting_is_among_the_changes(blob_task):
-    """So that the test above cannot miss a setting that is added later."""
+    """So that the tests above cannot miss a setting that is added later."""
     tree = resolve(BASE, task=blob_task)[0].tree
-    given = {(section, key) for section, values in CHANGES for key in values}
+    given = {(section, key) for section, values in CHANGES + NO_CHANGES for key in values}
     known = {(section, key) for section, table in tree.items() if section != "seed" for key in table}
     assert known - given == {("task", "name")}
 
@@ -334,7 +362,10 @@ ERRORS = [
     ({"search": {"method": "random", "quantile": 0.2}}, "search: random has no setting 'quantile'"),
     ({"schedule": {"warmup": 0.1}}, "schedule: constant has no setting 'warmup'"),
     ({"task": {"dropuot": 0.1}}, f"task: {FROM_PYTHON} has no setting 'dropuot'; did you mean 'dropout'?"),
-    ({"plan": {"zzz": 0}}, "plan: this section has no setting 'zzz'; known: chunk, devices"),
+    (
+        {"plan": {"zzz": 0}},
+        "plan: this section has no setting 'zzz'; known: chunk, devices, generations_per_dispatch, lowering, name, unroll",
+    ),
     # Rows
     ({"optimizer": {"name": "admw"}}, "optimizer.name: there is no optimizer 'admw'; did you mean 'adamw'?"),
     ({"optimizer": {"name": "zzz"}}, f"optimizer.name: there is no optimizer 'zzz'; known: {', '.join(sorted(OPTIMIZERS))}"),
@@ -365,6 +396,9 @@ ERRORS = [
     ({"population": {"size": 0}}, "population.size: expected int >= 1; given: 0"),
     ({"checkpoint": {"every": 0}}, "checkpoint.every: expected int >= 1; given: 0"),
     ({"plan": {"devices": -1}}, "plan.devices: expected int >= 0; given: -1"),
+    ({"plan": {"chunk": -1}}, "plan.chunk: expected int >= 0; given: -1"),
+    ({"plan": {"unroll": 1.5}}, "plan.unroll: expected int >= 0; given: 1.5"),
+    ({"plan": {"generations_per_dispatch": -1}}, "plan.generations_per_dispatch: expected int >= 0; given: -1"),
     ({"search": {"quantile": 0.6}}, "search.quantile: expected float >= 0 and <= 0.5; given: 0.6"),
     ({"task": {"dropout": 1.0}}, "task.dropout: expected float >= 0 and < 1; given: 1.0"),
     # Axes

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Literal
 
 from vmaptune.errors import ConfigError, did_you_mean
 from vmaptune.optimizers import OPTIMIZERS
@@ -69,7 +69,7 @@ class Checkpoint:
     """How often the run can be picked up again.
 
     Attributes:
-        every: Generations between two checkpoints; the last one is always kept.
+        every: Generations between two checkpoints, at least: they are made where a dispatch ends. The end always has one.
     """
 
     every: Count = 1
@@ -77,15 +77,27 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How the population is laid on the hardware.
+    """How the population is laid on the hardware. Changes speed and memory, and results by no more than rounding.
 
     Attributes:
-        devices: Devices that share the population; 0: the most that divide population.size.
-        chunk: Members that a device trains side by side; 0: all of its own.
+        name: auto: the fastest of a few plans that were timed once on this machine, or a rule of thumb for runs too short
+            to time any. strict: a member's results do not depend on how many others there are. What is given below is
+            kept to by both.
+        devices: Devices that share the population; 0: all, but no more than population.size.
+        chunk: Members that a device trains side by side; 0: chosen.
+        lowering: How convolutions are computed: grouped (as vmap leaves them), canonical (dimensions in the order of the
+            fast CPU code), im2col (as matrix products), or auto.
+        unroll: Training steps in one iteration of the compiled loop; 0: chosen.
+        generations_per_dispatch: Generations that run without the host in between; 0: about a second's worth. The run can
+            be stopped, and is checkpointed, where a dispatch ends.
     """
 
+    name: Literal["auto", "strict"] = "auto"
     devices: Natural = 0
     chunk: Natural = 0
+    lowering: Literal["auto", "grouped", "canonical", "im2col"] = "auto"
+    unroll: Natural = 0
+    generations_per_dispatch: Natural = 0
 
 
 @dataclass(frozen=True)
@@ -150,9 +162,14 @@ class RunConfig:
         }
 
     @property
+    def essence(self) -> Tree:
+        """The config without what may change while a run goes on: where it runs, and how often it is checkpointed."""
+        return {section: table for section, table in self.tree.items() if section not in ("plan", "checkpoint")}
+
+    @property
     def canonical_json(self) -> str:
         """One text for one config: sorted keys, no spaces, infinities as strings. Hashed into `run_id`."""
-        return json.dumps(finite_json(self.tree), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return json.dumps(finite_json(self.essence), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @property
     def run_id(self) -> str:
@@ -240,6 +257,8 @@ def _resolve(tree: Mapping[str, Any], task: Task | None) -> tuple[RunConfig, Tas
         checkpoint=_resolve_fixed(Checkpoint, tree, "checkpoint"),
         plan=_resolve_fixed(Layout, tree, "plan"),
     )
+    if (horizon := config.population.horizon) >= 2**31:
+        raise ConfigError(f"population: segment_steps x generations must stay below {2**31}; given: {horizon}")
     check_task(task, where=f"task {task_choice.name}")
     examples = task.splits.size("train")
     if config.batch.size > examples:

@@ -6,6 +6,8 @@ The command line turns any of them into that sentence on stderr and the class's 
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 
 
@@ -29,8 +31,22 @@ class AllMembersFailed(VmaptuneError):
     exit_code = 1
 
 
+class OutOfMemory(VmaptuneError):
+    """Not even one member at a time fits the device's memory."""
+
+    exit_code = 1
+
+
 class VmaptuneWarning(UserWarning):
     """Something a user should know that stops nothing."""
+
+
+def warn(message: str) -> None:
+    """Warns, and points to the line outside of this package that called into it."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == "vmaptune":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, VmaptuneWarning, stacklevel=level)
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

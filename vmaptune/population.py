@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmaptune.optimizers import Optimizer
+from vmaptune.plan import Plan, spread
 from vmaptune.settings import settings
 from vmaptune.space import Space
 from vmaptune.tasks import Task
@@ -110,29 +112,34 @@ def root_key(seed: jax.Array | int) -> jax.Array:
 Newborn = Callable[[jax.Array, jax.Array], Member]
 
 
-def make_newborn(task: Task, optimizer: Optimizer, *, seed: jax.Array | int = 0) -> Newborn:
+def make_newborn(task: Task, optimizer: Optimizer, *, seed: jax.Array | int = 0, plan: Plan | None = None) -> Newborn:
     """Makes the function that gives birth: `(trial i32[N], genotype f32[N, D]) -> Member[N]`, fresh weights at step 0.
 
     Args:
         task: Gives the initial weights.
         optimizer: Gives the initial optimizer state; its structure does not depend on settings.
         seed: Seed of the run, or its root key.
+        plan: Layout; default: all side by side, wherever they lie.
     """
     init, sample = task.init, jax.tree.map(np.array, task.sample)  # copies, which do not keep the data set alive
     fill = {s.name: 1.0 for s in settings(optimizer).values() if s.traced and s.required}
 
-    def newborn(trial: jax.Array, genotype: jax.Array) -> Member:
-        def one(trial: jax.Array, genotype: jax.Array) -> Member:
-            params, model_state = init(stream_key(seed, Stream.INIT, trial), sample)
-            zero = jnp.zeros((), jnp.int32)
-            return Member(genotype, params, model_state, optimizer(**fill).init(params), zero, trial, zero)
+    def one(shared: tuple[jax.Array, Any], member: tuple[jax.Array, jax.Array]) -> Member:
+        (root, sample), (trial, genotype) = shared, member
+        params, model_state = init(stream_key(root, Stream.INIT, trial), sample)
+        zero = jnp.zeros((), jnp.int32)
+        return Member(genotype, params, model_state, optimizer(**fill).init(params), zero, trial, zero)
 
-        return jax.vmap(one)(trial, genotype)
+    def newborn(trial: jax.Array, genotype: jax.Array) -> Member:
+        shared, members = (root_key(seed), sample), (trial, genotype)
+        return spread(one, plan, shared, members) if plan else jax.vmap(partial(one, shared))(members)
 
     return newborn
 
 
-def init_population(task: Task, space: Space, optimizer: Optimizer, *, size: int, seed: jax.Array | int = 0) -> Member:
+def init_population(
+    task: Task, space: Space, optimizer: Optimizer, *, size: int, seed: jax.Array | int = 0, plan: Plan | None = None
+) -> Member:
     """The first generation: trials 0..N-1, uniform over the search space, each with weights of its own.
 
     Args:
@@ -141,6 +148,7 @@ def init_population(task: Task, space: Space, optimizer: Optimizer, *, size: int
         optimizer: A row of `OPTIMIZERS`, or any function from keyword settings to an optax transformation.
         size: N.
         seed: Seed of the run, or its root key.
+        plan: Layout; default: all side by side, wherever they lie.
 
     Returns:
         A population.
@@ -149,17 +157,45 @@ def init_population(task: Task, space: Space, optimizer: Optimizer, *, size: int
     @jax.jit
     def born(root: jax.Array) -> Member:
         genotype = space.sample(stream_key(root, Stream.GENOTYPE), size)
-        return make_newborn(task, optimizer, seed=root)(jnp.arange(size, dtype=jnp.int32), genotype)
+        return make_newborn(task, optimizer, seed=root, plan=plan)(jnp.arange(size, dtype=jnp.int32), genotype)
 
     return born(root_key(seed))
+
+
+def unborn(newborn: Newborn, size: int, dimension: int) -> Member:
+    """N empty slots, trial -1 in each: what the first births of a run are written into. Costs no compilation.
+
+    Args:
+        newborn: From `make_newborn`; only its shapes are asked for.
+        size: N.
+        dimension: D, length of a genotype.
+    """
+    slots = jax.ShapeDtypeStruct((size,), jnp.int32), jax.ShapeDtypeStruct((size, dimension), jnp.float32)
+
+    def empty(leaf: jax.ShapeDtypeStruct) -> Any:
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return np.zeros(leaf.shape, leaf.dtype)
+        like = jax.random.key_data(jax.random.key(0, impl=jax.random.key_impl(leaf)))  # type: ignore[arg-type]
+        return jax.random.wrap_key_data(jnp.zeros((*leaf.shape, *like.shape), like.dtype), impl=jax.random.key_impl(leaf))  # type: ignore[arg-type]
+
+    population = jax.tree.map(empty, jax.eval_shape(newborn, *slots))
+    return population._replace(trial=np.full(size, -1, np.int32))
+
+
+def next_trials(trial: jax.Array, parent: jax.Array) -> jax.Array:
+    """Numbers of the trials after a selector's order i32[N]: survivors keep theirs, others count up in slot order.
+
+    The largest number is always in the population, so the next free one is known from it.
+    """
+    is_new = parent != jnp.arange(len(trial), dtype=jnp.int32)
+    return jnp.where(is_new, jnp.max(trial) + jnp.cumsum(is_new.astype(jnp.int32)), trial)
 
 
 def inherit(population: Member, offspring: Offspring, newborn: Newborn) -> Member:
     """Carries out a selector's order: the one place where weights move between slots.
 
-    A copy takes weights, model state, optimizer state and step from its parent and starts a trial of its own. Trial
-    numbers count up in slot order, and the largest is always in the population, so the next free one is known from it.
-    A pure function; called again and again, it wants `jax.jit(partial(inherit, newborn=newborn))`.
+    A copy takes weights, model state, optimizer state and step from its parent and starts a trial of its own (see
+    `next_trials`). A pure function; called again and again, it wants `jax.jit(partial(inherit, newborn=newborn))`.
 
     Args:
         population: N members.
@@ -171,9 +207,8 @@ def inherit(population: Member, offspring: Offspring, newborn: Newborn) -> Membe
     """
     n = population.trial.shape[0]
     slots = jnp.arange(n, dtype=jnp.int32)
-    is_new = offspring.parent != slots
     reborn = offspring.parent < 0
-    trial = jnp.where(is_new, jnp.max(population.trial) + jnp.cumsum(is_new.astype(jnp.int32)), population.trial)
+    trial = next_trials(population.trial, offspring.parent)
 
     source = jnp.where(reborn, slots, offspring.parent)
     copied = jax.tree.map(lambda leaf: leaf[source], population)

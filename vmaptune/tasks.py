@@ -26,6 +26,7 @@ from vmaptune import models
 from vmaptune.data import embedded
 from vmaptune.data.splits import Splits, check_splits
 from vmaptune.errors import ConfigError, did_you_mean
+from vmaptune.lowering import has_convolutions
 from vmaptune.settings import Count, settings, with_settings
 
 Metrics = dict[str, jax.Array]
@@ -102,6 +103,17 @@ def check_task(task: Task, where: str = "task") -> list[str]:
     return names
 
 
+def is_convolutional(task: Task) -> bool:
+    """True if there is a convolution in the task's loss."""
+
+    def value(params: Any, model_state: Any, batch: Any, key: jax.Array) -> Any:
+        return task.loss(params, model_state, batch, key, train=True)
+
+    sample = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), task.sample)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return has_convolutions(value, *jax.eval_shape(task.init, key, sample), sample, key)
+
+
 def classification(model: models.Model, splits: Splits, *, where: str = "task") -> Task:
     """A task that maps inputs to one of several classes: cross-entropy loss, accuracy as the metric.
 
@@ -171,10 +183,28 @@ def digits(*, model: Literal["mlp"] = "mlp", hidden: tuple[Count, ...] = (64, 64
     return classification(models.from_nnx(networks[model]), embedded.digits(), where="task digits")
 
 
+def digits_cnn(*, channels: tuple[Count, ...] = (16, 32)) -> Task:
+    """The handwritten digits as images, classified by a small convolutional network.
+
+    Args:
+        channels: Of each convolution; at most three, because each halves the 8x8 pixels.
+
+    References:
+        Alpaydin & Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998
+    """
+    if not 1 <= len(channels) <= 3:
+        raise ConfigError(f"task.channels: expected one to three widths, for images of 8x8; given: {list(channels)}")
+    flat = embedded.digits()
+    images = Splits(*((inputs.reshape(-1, 8, 8, 1), labels) for inputs, labels in flat))
+    network = models.from_nnx(lambda rngs: models.CNN((8, 8, 1), channels, 10, rngs=rngs))
+    return classification(network, images, where="task digits_cnn")
+
+
 TaskBuilder = Callable[..., Task]
 
 TASKS: dict[str, TaskBuilder] = {
     "digits": digits,
+    "digits_cnn": digits_cnn,
 }
 
 

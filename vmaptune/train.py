@@ -8,26 +8,27 @@ the scan. Nothing that can change between generations, members or trials is a co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import PartitionSpec
 
 from vmaptune.data.batching import batch_indices
 from vmaptune.data.splits import Part
+from vmaptune.distributed import put
 from vmaptune.errors import ConfigError, did_you_mean
+from vmaptune.lowering import Lowering, im2col
 from vmaptune.optimizers import Optimizer
-from vmaptune.plan import AXIS, Plan, make_plan
+from vmaptune.plan import Plan, make_plan, spread
 from vmaptune.population import Member, Status, Stream, root_key, stream_key
 from vmaptune.programs import Program
 from vmaptune.schedules import Schedule
 from vmaptune.settings import settings
 from vmaptune.space import Space
-from vmaptune.tasks import Metrics, Task
+from vmaptune.tasks import Metrics, Task, is_convolutional
 
 Values = Mapping[str, jax.Array]
 Order = Literal["shared", "independent"]
@@ -81,8 +82,23 @@ def schedule_prefix(target: str) -> str:
     return "schedule" if target == LEARNING_RATE else f"schedule.{target.partition('.')[2]}"
 
 
-def _under(values: Values, prefix: str, names: Mapping[str, Any]) -> dict[str, jax.Array]:
+def _under(values: Values, prefix: str, names: Iterable[str]) -> dict[str, jax.Array]:
     return {name: values[f"{prefix}.{name}"] for name in names if f"{prefix}.{name}" in values}
+
+
+def _passed(recipe: Recipe, room: str) -> list[str]:
+    """Traced settings of the optimizer or the loss that must be passed to it.
+
+    One that rests at its default for good is not: the function then sees the plain number, and can leave out what that
+    number turns off (dropout 0, no clipping) instead of computing it in every step.
+    """
+    constants = recipe.space.constants
+    return [
+        name.partition(".")[2]
+        for name, setting in _traced_settings(recipe).items()
+        if name.startswith(f"{room}.")
+        and (setting.required or name in recipe.schedules or constants.get(name) != setting.default)
+    ]
 
 
 def _traced_settings(recipe: Recipe) -> dict[str, Any]:
@@ -114,6 +130,80 @@ def check_recipe(recipe: Recipe) -> Recipe:
     return recipe
 
 
+class Inputs(NamedTuple):
+    """What the training programs take besides members: arguments, so that nothing of it is compiled in.
+
+    Attributes:
+        root: Key of the run.
+        arrays: Numbers of the search space, from `Space.arrays`.
+        train: The training split.
+        validation: The validation split.
+    """
+
+    root: jax.Array
+    arrays: Any
+    train: Any
+    validation: Any
+
+
+def make_inputs(recipe: Recipe, *, seed: jax.Array | int, plan: Plan) -> Inputs:
+    """Puts key, space and data on every device of a plan, once."""
+    splits = recipe.task.splits
+    return put(Inputs(root_key(seed), recipe.space.arrays, splits.train, splits.validation), plan.everywhere)
+
+
+def segment_of(
+    recipe: Recipe, *, steps: int, batch_size: int, order: Order, plan: Plan
+) -> Callable[[Inputs, jax.Array, Member], tuple[Member, Metrics]]:
+    """The training of a whole population for K steps, as a function to be compiled: see `make_segment`."""
+    examples = _examples(recipe.task, batch_size)
+    indices = partial(batch_indices, steps=steps, batch_size=batch_size, examples=examples)
+    task = recipe.task._replace(loss=_lowered(recipe.task.loss, plan))
+
+    def train(shared: tuple[Inputs, jax.Array], member: Member) -> tuple[Member, Metrics]:
+        inputs, batches = shared
+        values = recipe.space.decode(member.genotype, inputs.arrays)
+        if order == "independent":
+            batches = indices(stream_key(inputs.root, Stream.BATCH, member.trial), member.step)
+        return _train_member(recipe._replace(task=task), inputs, values, batches, member, plan.unroll)
+
+    def segment(inputs: Inputs, generation: jax.Array, population: Member) -> tuple[Member, Metrics]:
+        batches = indices(stream_key(inputs.root, Stream.BATCH), generation * steps)
+        return spread(train, plan, (inputs, batches), population)
+
+    return segment
+
+
+def _examples(task: Task, batch_size: int) -> int:
+    """Number of training examples; raises `ConfigError` if they do not fill a batch."""
+    examples = task.splits.size("train")
+    if not 1 <= batch_size <= examples:
+        raise ConfigError(f"batch.size: must be between 1 and the {examples} training examples; given: {batch_size}")
+    return examples
+
+
+def evaluation_of(task: Task, *, examples: int, batch_size: int, plan: Plan) -> Callable[[Any, Member], Metrics]:
+    """The evaluation of a whole population on a split of so many examples, as a function to be compiled."""
+    whole = examples // batch_size
+    lowered = _lowered(task.loss, plan)
+
+    def measure(data: Any, member: Member) -> Metrics:
+        def part(start: jax.Array | int, size: int) -> Metrics:
+            batch = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), data)
+            key = jax.random.key(0)  # evaluation draws nothing
+            loss, (_, metrics) = lowered(member.params, member.model_state, batch, key, train=False)
+            return jax.tree.map(lambda mean: mean * size, {"loss": loss, **metrics})
+
+        total = part(whole * batch_size, examples % batch_size) if examples % batch_size else None
+        if whole:
+            parts = jax.lax.map(lambda i: part(i * batch_size, batch_size), jnp.arange(whole))
+            summed = jax.tree.map(lambda each: each.sum(axis=0), parts)
+            total = summed if total is None else jax.tree.map(jnp.add, total, summed)
+        return jax.tree.map(lambda sum_: sum_ / examples, total)
+
+    return partial(spread, measure, plan)
+
+
 def make_segment(
     task: Task,
     space: Space,
@@ -140,7 +230,7 @@ def make_segment(
         order: "shared": all members see the same batches (common random numbers: differences between members are
             differences between their settings). "independent": each trial shuffles for itself.
         seed: Seed of the run.
-        plan: Layout; default: all devices that divide N, whole blocks.
+        plan: Layout; default: by rule of thumb, see `make_plan`.
 
     Returns:
         `segment(population, generation) -> (population, metrics)`: the population after K more steps, and the mean of the
@@ -151,39 +241,21 @@ def make_segment(
     """
     schedules = dict(schedule) if isinstance(schedule, Mapping) else {LEARNING_RATE: schedule}
     recipe = check_recipe(Recipe(task, optimizer, schedules, space, horizon))
-    examples = task.splits.size("train")
-    if not 1 <= batch_size <= examples:
-        raise ConfigError(f"batch.size: must be between 1 and the {examples} training examples; given: {batch_size}")
-    indices = partial(batch_indices, steps=steps, batch_size=batch_size, examples=examples)
+    programs: dict[Plan, tuple[Program, Inputs]] = {}
+    lowering: Lowering | None = None if is_convolutional(task) else "grouped"
 
-    def train(root: jax.Array, arrays: Any, data: Any, shared: jax.Array, member: Member) -> tuple[Member, Metrics]:
-        values = space.decode(member.genotype, arrays)
-        batches = shared if order == "shared" else indices(stream_key(root, Stream.BATCH, member.trial), member.step)
-        return _train_member(recipe, root, values, data, batches, member)
-
-    def segment(root: jax.Array, arrays: Any, data: Any, generation: jax.Array, population: Member) -> tuple[Member, Metrics]:
-        layout = plan or make_plan(len(population.trial))
-        shared = indices(stream_key(root, Stream.BATCH), generation * steps)
-        everywhere, slots = PartitionSpec(), PartitionSpec(AXIS)
-
-        def block(root: jax.Array, arrays: Any, data: Any, shared: jax.Array, members: Member) -> tuple[Member, Metrics]:
-            return _in_chunks(partial(train, root, arrays, data, shared), members, layout.chunk)
-
-        return jax.shard_map(
-            block,
-            mesh=layout.mesh,
-            in_specs=(everywhere, everywhere, everywhere, everywhere, slots),
-            out_specs=slots,
-            check_vma=False,
-        )(root, arrays, data, shared, population)
-
-    program = Program("segment", segment, donate=(4,))
-    root, arrays = root_key(seed), space.arrays
-    data = _on_device(task.splits.train, plan)
+    def laid_out(layout: Plan) -> tuple[Program, Inputs]:
+        if layout not in programs:
+            segment = segment_of(recipe, steps=steps, batch_size=batch_size, order=order, plan=layout)
+            programs[layout] = Program("segment", segment, donate=(2,)), make_inputs(recipe, seed=seed, plan=layout)
+        return programs[layout]
 
     def run(population: Member, generation: int) -> tuple[Member, Metrics]:
-        return program(root, arrays, data, jnp.int32(generation), population)
+        n = len(population.trial)
+        program, inputs = laid_out(layout := plan or make_plan(n, lowering=lowering))
+        return program(inputs, jnp.int32(generation), jax.device_put(population, layout.slots(n)))
 
+    _examples(task, batch_size)
     return run
 
 
@@ -196,60 +268,48 @@ def make_evaluate(
         task: Model, data and loss.
         split: Which part of the data.
         batch_size: Examples at a time; bounds memory, changes nothing.
-        plan: Layout; default: all devices that divide N, whole blocks.
+        plan: Layout; default: by rule of thumb, see `make_plan`.
 
     Returns:
         `evaluate(population) -> metrics`: the loss and each metric, f32[N] by name, means over the split's examples.
     """
-    examples = task.splits.size(split)
-    whole = examples // batch_size
+    programs: dict[Plan, tuple[Program, Any]] = {}
+    lowering: Lowering | None = None if is_convolutional(task) else "grouped"
 
-    def measure(data: Any, member: Member) -> Metrics:
-        def part(start: jax.Array | int, size: int) -> Metrics:
-            batch = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), data)
-            key = jax.random.key(0)  # evaluation draws nothing
-            loss, (_, metrics) = task.loss(member.params, member.model_state, batch, key, train=False)
-            return jax.tree.map(lambda mean: mean * size, {"loss": loss, **metrics})
+    def evaluate(population: Member) -> Metrics:
+        n = len(population.trial)
+        layout = plan or make_plan(n, lowering=lowering)
+        if layout not in programs:
+            measure = evaluation_of(task, examples=task.splits.size(split), batch_size=batch_size, plan=layout)
+            data = jax.device_put(getattr(task.splits, split), layout.everywhere)
+            programs[layout] = Program("evaluate" if split == "validation" else split, measure), data
+        program, data = programs[layout]
+        return program(data, jax.device_put(population, layout.slots(n)))
 
-        total = part(whole * batch_size, examples % batch_size) if examples % batch_size else None
-        if whole:
-            parts = jax.lax.map(lambda i: part(i * batch_size, batch_size), jnp.arange(whole))
-            summed = jax.tree.map(lambda each: each.sum(axis=0), parts)
-            total = summed if total is None else jax.tree.map(jnp.add, total, summed)
-        return jax.tree.map(lambda sum_: sum_ / examples, total)
+    return evaluate
 
-    def evaluate(data: Any, population: Member) -> Metrics:
-        layout = plan or make_plan(len(population.trial))
-        slots = PartitionSpec(AXIS)
 
-        def block(data: Any, members: Member) -> Metrics:
-            return _in_chunks(partial(measure, data), members, layout.chunk)
-
-        return jax.shard_map(block, mesh=layout.mesh, in_specs=(PartitionSpec(), slots), out_specs=slots, check_vma=False)(
-            data, population
-        )
-
-    program = Program("evaluate" if split == "validation" else split, evaluate)
-    return partial(program, _on_device(getattr(task.splits, split), plan))
+def _lowered(loss: Any, plan: Plan) -> Any:
+    """The loss with its convolutions computed as the plan says, where that is decided before differentiation."""
+    return im2col(loss) if plan.lowering == "im2col" else loss
 
 
 def _train_member(
-    recipe: Recipe, root: jax.Array, values: Values, data: Any, batches: jax.Array, member: Member
+    recipe: Recipe, inputs: Inputs, values: Values, batches: jax.Array, member: Member, unroll: int
 ) -> tuple[Member, Metrics]:
     """Trains one member on the batches i32[K, B]; scans over them."""
     loss_and_grad = jax.value_and_grad(recipe.task.loss, has_aux=True)
-    loss_settings = [name for name, s in settings(recipe.task.loss).items() if s.traced]
-    optimizer_settings = [name for name, s in settings(recipe.optimizer).items() if s.traced]
-    member_key = stream_key(root, Stream.STEP, member.trial)
+    loss_settings, optimizer_settings = _passed(recipe, "task"), _passed(recipe, "optimizer")
+    member_key = stream_key(inputs.root, Stream.STEP, member.trial)
 
     def step(member: Member, rows: jax.Array) -> tuple[Member, Metrics]:
         now = recipe.shaped(values, member.step)
-        batch = jax.tree.map(lambda leaf: leaf[rows], data)
+        batch = jax.tree.map(lambda leaf: leaf[rows], inputs.train)
         key = jax.random.fold_in(member_key, member.step)
         (loss, (model_state, metrics)), gradient = loss_and_grad(
-            member.params, member.model_state, batch, key, train=True, **_under(now, "task", dict.fromkeys(loss_settings))
+            member.params, member.model_state, batch, key, train=True, **_under(now, "task", loss_settings)
         )
-        transformation = recipe.optimizer(**_under(now, "optimizer", dict.fromkeys(optimizer_settings)))
+        transformation = recipe.optimizer(**_under(now, "optimizer", optimizer_settings))
         updates, opt_state = transformation.update(gradient, member.opt_state, member.params)
         failed = (member.status == Status.OK) & ~jnp.isfinite(loss)
         member = member._replace(
@@ -261,7 +321,7 @@ def _train_member(
         )
         return member, {"loss": loss, **metrics}
 
-    member, metrics = jax.lax.scan(step, member, batches)
+    member, metrics = jax.lax.scan(step, member, batches, unroll=unroll)
     broken = (member.status == Status.OK) & ~_all_finite((member.params, member.model_state))
     member = member._replace(status=jnp.where(broken, Status.NONFINITE_PARAMS, member.status))
     return member, jax.tree.map(lambda each: jnp.mean(each, axis=0), metrics)
@@ -275,18 +335,3 @@ def _as_before(new: Any, old: Any) -> Any:
 def _all_finite(tree: Any) -> jax.Array:
     numbers = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in numbers]).all()
-
-
-def _in_chunks(fn: Callable[[Member], Any], members: Member, chunk: int) -> Any:
-    """`vmap(fn)` over a device's members, at most `chunk` of them at a time."""
-    n = len(members.trial)
-    if chunk >= n:
-        return jax.vmap(fn)(members)
-    chunks = jax.tree.map(lambda leaf: leaf.reshape(n // chunk, chunk, *leaf.shape[1:]), members)
-    results = jax.lax.map(jax.vmap(fn), chunks)
-    return jax.tree.map(lambda leaf: leaf.reshape(n, *leaf.shape[2:]), results)
-
-
-def _on_device(tree: Any, plan: Plan | None) -> Any:
-    """Puts a split on every device of the plan, once."""
-    return jax.tree.map(jnp.asarray, tree) if plan is None else jax.device_put(tree, plan.everywhere)

@@ -8,21 +8,22 @@ from typing import Any
 import jax
 
 from vmaptune.config import RunConfig
-from vmaptune.plan import make_plan
+from vmaptune.planner import choose_plan
 from vmaptune.population import init_population
 from vmaptune.tasks import Task
 
 
-def footprint(config: RunConfig, task: Task) -> dict[str, Any]:
+def footprint(config: RunConfig, task: Task, *, timed: bool = False) -> dict[str, Any]:
     """Counts axes, parameters, bytes and member-steps.
 
     Args:
         config: The config.
         task: Its task.
+        timed: Time the plans that come into question, unless that was done before on this machine.
 
     Returns:
         Axes by name; parameters of one member; bytes of the population (weights, model and optimizer state) and of the
-        data; steps in all; examples by split; the plan.
+        data; steps in all; examples by split; the plan, where it comes from and what it was chosen from.
 
     Raises:
         ConfigError: The plan does not fit the population or the machine.
@@ -30,7 +31,8 @@ def footprint(config: RunConfig, task: Task) -> dict[str, Any]:
     n = config.population.size
     recipe = config.recipe(task)
     shapes = jax.eval_shape(lambda: init_population(task, recipe.space, recipe.optimizer, size=n))
-    plan = make_plan(n, devices=config.plan.devices, chunk=config.plan.chunk)
+    choice = choose_plan(config, task, timed=timed)
+    plan = choice.plan
     return {
         "axes": {name: axis.as_toml() for name, axis in recipe.space.axes.items()},
         "parameters_per_member": _elements(shapes.params) // n,
@@ -39,7 +41,18 @@ def footprint(config: RunConfig, task: Task) -> dict[str, Any]:
         "examples": {part: task.splits.size(part) for part in task.splits._fields},  # type: ignore[arg-type]
         "member_steps": n * config.population.horizon,
         "horizon": config.population.horizon,
-        "plan": plan._asdict() | {"platform": jax.default_backend(), "device": jax.devices()[0].device_kind},
+        "plan": plan._asdict()
+        | {
+            "platform": jax.default_backend(),
+            "device": jax.devices()[0].device_kind,
+            "source": choice.source,
+            "slots": plan.padded(n),
+            "bytes_limit": choice.limit,
+            "candidates": [
+                candidate.plan._asdict() | candidate._asdict() | {"plan": str(candidate.plan)}
+                for candidate in choice.candidates
+            ],
+        },
     }
 
 
