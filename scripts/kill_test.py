@@ -42,6 +42,8 @@ warmup = { low = 0.0, high = 0.3 }
 size = 8
 segment_steps = 5
 generations = 60
+[plan]
+generations_per_dispatch = 3
 """
 
 

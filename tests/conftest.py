@@ -11,6 +11,9 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+# Programs that run for milliseconds: half of the suite's time was spent on optimising them. 0 tests what users run.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ["VMAPTUNE_CACHE"] = str(CACHE.parent / "vmaptune")
 
 import jax
 import numpy as np
@@ -34,8 +37,9 @@ SMALL = {
     },
     "schedule": {"name": "warmup_cosine", "warmup": {"low": 0.0, "high": 0.3}},
     "population": {"size": 8, "segment_steps": 5, "generations": 4},
+    "plan": {"generations_per_dispatch": 1},
 }
-"""A config of digits that trains in a second: 8 members, 4 generations of 5 steps."""
+"""A config of digits that trains in a second: 8 members, 4 generations of 5 steps, each of which can be stopped after."""
 
 
 @pytest.fixture

@@ -25,24 +25,30 @@ ORDER = [
     "optimizers",
     "data",
     "models",
+    "lowering",
     "tasks",
+    "distributed",
+    "plan",
     "population",
     "champion",
-    "plan",
     "programs",
     "train",
     "selectors",
     "config",
     "toml",
+    "cache",
+    "planner",
     "store",
     "winner",
     "result",
     "generation",
+    "pace",
     "loop",
+    "bench",
     "analysis",
     "cli",
 ]
-CLOSED_TO = {"store": set(ORDER) - {"errors", "store"}, "analysis": {"loop", "generation"}}  # closer than the order
+CLOSED_TO = {"store": set(ORDER) - {"errors", "store"}, "analysis": {"loop", "generation", "bench"}}  # closer than the order
 DOORS = ("vmaptune", "vmaptune.__main__")  # no rooms: the lazy list of public names, and `python -m vmaptune`
 
 CORE = set(ORDER[1 : ORDER.index("config")]) - {"data"}

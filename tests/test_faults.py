@@ -13,8 +13,12 @@ import pytest
 
 import vmaptune as vt
 from tests.conftest import SMALL
+from vmaptune import loop, planner
+from vmaptune.errors import OutOfMemory
+from vmaptune.generation import Generations
+from vmaptune.plan import Plan
 from vmaptune.store.folder import RunFolder
-from vmaptune.store.reading import read_run
+from vmaptune.store.reading import read_events, read_run
 
 ROOT = Path(__file__).parent.parent
 # A setting at which members diverge now and then, so that rows of every kind are made again.
@@ -64,6 +68,8 @@ def test_killed_between_a_generations_rows_and_its_checkpoint(cut, whole):
 def test_killed_before_the_first_checkpoint_was_whole(tmp_path, whole):
     folder = vt.tune(TREE, out=tmp_path / "run", should_stop=lambda: True).run
     shutil.rmtree(folder / "checkpoints" / "0")
+    with contextlib.closing(sqlite3.connect(folder / "history.db")) as db, db:
+        db.execute("DELETE FROM event WHERE kind = 'checkpoint'")  # nobody has seen it whole
     resumes_to(folder, whole)
 
 
@@ -158,6 +164,203 @@ def test_killed_while_the_winner_was_written(tmp_path, whole):
         db.execute("UPDATE trial SET ended = NULL, reason = NULL WHERE reason = 'finished'")
     (folder / "best" / "weights.safetensors").write_bytes(b"half")
     resumes_to(folder, whole)
+
+
+# ---------------------------------------------------------------------------------- dispatches of several generations
+
+
+def planned(**plan):
+    return SMALL | {"population": {"size": 8, "segment_steps": 5, "generations": 6}, "plan": plan}
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_killed_between_the_rows_of_several_generations_and_their_checkpoint(tmp_path, lost):
+    tree = planned(generations_per_dispatch=2, devices=2, chunk=2)
+    whole = vt.tune(tree, out=tmp_path / "whole")
+    stops = iter([False, True])
+    cut = vt.tune(tree, out=tmp_path / "cut", should_stop=lambda: next(stops))
+    assert sorted(int(path.name) for path in (cut.run / "checkpoints").iterdir()) == [1, 3]
+    assert int(cut.history["generation"].max()) == 3
+    for generation in (3, 1)[:lost]:
+        shutil.rmtree(cut.run / "checkpoints" / str(generation))
+    if lost == 2:
+        with contextlib.closing(sqlite3.connect(cut.run / "history.db")) as db, db:
+            db.execute("DELETE FROM event WHERE kind = 'checkpoint'")
+    again = vt.tune(tree, out=cut.run, resume=True)
+    assert tables(cut.run) == tables(whole.run)
+    jax.tree.map(np.testing.assert_array_equal, again.population, whole.population)
+    resumed = [
+        event["detail"]["after_generation"] for event in read_events(cut.run / "history.db") if event["kind"] == "resumed"
+    ]
+    assert resumed == ([1] if lost == 1 else [])
+
+
+@pytest.mark.parametrize("per_dispatch", [1, 2, 4, 0, 100])
+def test_generations_a_dispatch_change_no_bit(tmp_path, per_dispatch):
+    whole = vt.tune(planned(generations_per_dispatch=3, devices=2, chunk=2), out=tmp_path / "whole")
+    other = vt.tune(planned(generations_per_dispatch=per_dispatch, devices=2, chunk=2), out=tmp_path / "other")
+    assert tables(other.run) == tables(whole.run)
+    jax.tree.map(np.testing.assert_array_equal, other.population, whole.population)
+
+
+# ------------------------------------------------------------------------------------------------------- another plan
+
+
+def alike(one, other):
+    """Equal to rounding; who descends from whom, exactly."""
+    a, b = np.asarray(one.history), np.asarray(other.history)
+    assert len(a) == len(b)
+    for name in a.dtype.names:
+        if np.issubdtype(a.dtype[name], np.integer):
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+        else:
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5), one.population, other.population)
+
+
+@pytest.mark.parametrize("other", [{"devices": 1, "chunk": 8}, {"devices": 2, "chunk": 1}, {"name": "strict"}], ids=str)
+def test_a_run_goes_on_under_another_plan(tmp_path, other):
+    begun = {"generations_per_dispatch": 1, "devices": 2, "chunk": 2}
+    whole = vt.tune(planned(**begun), out=tmp_path / "whole")
+    stops = iter([False, True])
+    cut = vt.tune(planned(**begun), out=tmp_path / "cut", should_stop=lambda: next(stops))
+    with pytest.warns(vt.VmaptuneWarning, match=r"begun elsewhere \(.*plan\.chunk: 2 -> .*\): it goes on, equal to rounding"):
+        result = vt.tune(planned(generations_per_dispatch=1, **other), out=cut.run, resume=True)
+    alike(result, whole)
+    ran = read_run(RunFolder(cut.run))["environment"]["plan"]
+    assert ran["chunk"] == (1 if other.get("name") else other["chunk"])
+
+
+def test_begun_elsewhere_is_told_where_tune_was_called(tmp_path):
+    vt.tune(planned(chunk=2), out=tmp_path / "run", should_stop=lambda: True)
+    with pytest.warns(vt.VmaptuneWarning, match="begun elsewhere") as said:
+        vt.tune(planned(chunk=1), out=tmp_path / "run", resume=True)
+    assert [Path(warning.filename).name for warning in said] == [Path(__file__).name]
+
+
+def test_a_resumed_run_keeps_to_the_plan_that_it_was_begun_with(tmp_path, monkeypatch):
+    """Though a measurement made since would choose another."""
+    tree = planned(generations_per_dispatch=1)
+    whole = vt.tune(tree, out=tmp_path / "whole")
+    stops = iter([True])
+    cut = vt.tune(tree, out=tmp_path / "cut", should_stop=lambda: next(stops))
+    begun = read_run(RunFolder(cut.run))["environment"]["plan"]
+    other = Plan(1, 3)
+    assert begun != other._asdict()
+    monkeypatch.setattr(loop, "choose_plan", lambda *_, **__: planner.Choice(other, "timed", (), 0))
+    again = vt.tune(tree, out=cut.run, resume=True)
+    assert read_run(RunFolder(cut.run))["environment"]["plan"] == begun
+    assert tables(again.run) == tables(whole.run)
+    with pytest.warns(vt.VmaptuneWarning, match="begun elsewhere"):  # and the other would have been seen
+        vt.tune(tree | {"plan": {"unroll": 1}}, out=cut.run, resume=True)
+    assert read_run(RunFolder(cut.run))["environment"]["plan"] == other._asdict()
+
+
+def test_a_plan_that_is_asked_for_again_is_kept_to_again(tmp_path):
+    """There and back: what is pinned is what runs, whatever the run was resumed with in between."""
+    first, second = {"devices": 2, "chunk": 2}, {"devices": 1, "chunk": 4}
+    vt.tune(planned(generations_per_dispatch=1, **first), out=tmp_path / "run", should_stop=lambda: True)
+    for plan in (second, first):
+        with pytest.warns(vt.VmaptuneWarning, match="begun elsewhere"):
+            vt.tune(planned(generations_per_dispatch=1, **plan), out=tmp_path / "run", resume=True, should_stop=lambda: True)
+        ran = read_run(RunFolder(tmp_path / "run"))["environment"]["plan"]
+        assert {key: ran[key] for key in plan} == plan
+
+
+# ------------------------------------------------------------------------------------------------------ out of memory
+
+
+def events(folder, kind):
+    return [event["detail"] for event in read_events(folder / "history.db") if event["kind"] == kind]
+
+
+def exhausted(monkeypatch, widest, *, after=0, late=False):
+    """Dispatches wider than `widest` run out of memory, from the one after `after`; their state is gone with them."""
+    real, dispatched = Generations.__call__, []
+
+    def call(self, state, first, count):
+        width = self._plan.chunk
+        dispatched.append((width, first, count))
+        if width > widest and len(dispatched) > after:
+            if late:
+                real(self, state, first, count)  # donates, then fails
+            else:
+                jax.tree.map(lambda leaf: leaf.delete(), state)
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.")
+        return real(self, state, first, count)
+
+    monkeypatch.setattr(Generations, "__call__", call)
+    return dispatched
+
+
+@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_out_of_memory_goes_on_narrower_and_loses_nothing(tmp_path, monkeypatch, after, late, every):
+    tree = planned(generations_per_dispatch=2, devices=1, chunk=8) | {"checkpoint": {"every": every}}
+    narrow = vt.tune(planned(generations_per_dispatch=2, devices=1, chunk=2), out=tmp_path / "narrow")
+    dispatched = exhausted(monkeypatch, 2, after=after, late=late)
+    with pytest.warns(vt.VmaptuneWarning) as said:
+        result = vt.tune(tree, out=tmp_path / "run")
+    words = "out of memory: going on from the last checkpoint with 1 device x {} members, grouped"
+    assert [str(warning.message) for warning in said] == [words.format(4), words.format(2)]
+    assert {Path(warning.filename).name for warning in said} == {Path(__file__).name}
+    assert [detail["plan"]["chunk"] for detail in events(result.run, "out_of_memory")] == [4, 2]
+    assert read_run(RunFolder(result.run))["environment"]["plan"] == Plan(1, 2)._asdict()
+    assert result.status == "finished"
+    assert [width for width, _, _ in dispatched][-1] == 2
+    rows = [(int(row["generation"]), int(row["slot"])) for row in result.history]
+    assert rows == [(generation, slot) for generation in range(6) for slot in range(8)]
+    alike(result, narrow)
+    told = [event["generation"] for event in read_events(result.run / "history.db") if event["kind"] == "generation"]
+    assert told == list(range(6))
+    again = vt.tune(tree, out=result.run, resume=True)  # under the plan that was found, without a warning
+    assert tables(again.run) == tables(result.run)
+
+
+def test_not_even_one_at_a_time_is_one_sentence(tmp_path, monkeypatch):
+    dispatched = exhausted(monkeypatch, 0, after=1)
+    tree = planned(generations_per_dispatch=2, devices=2, chunk=2)
+    with (
+        pytest.warns(vt.VmaptuneWarning, match="out of memory: going on"),
+        pytest.raises(OutOfMemory, match=r"^out of memory with 2 devices x 1 member, grouped: a smaller .* helps$") as told,
+    ):
+        vt.tune(tree, out=tmp_path / "run")
+    assert told.value.exit_code == 1
+    assert [width for width, _, _ in dispatched] == [2, 2, 1]
+    run = read_run(RunFolder(tmp_path / "run"))
+    assert run["status"] == "stopped"
+    monkeypatch.undo()
+    whole = vt.tune(planned(generations_per_dispatch=2, devices=2, chunk=1), out=tmp_path / "whole")
+    alike(vt.tune(tree, out=tmp_path / "run", resume=True), whole)
+
+
+def test_an_error_that_is_not_about_memory_is_not_hidden(tmp_path, monkeypatch):
+    def call(self, state, first, count):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
+
+    monkeypatch.setattr(Generations, "__call__", call)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL: a bug"):
+        vt.tune(planned(), out=tmp_path / "run")
+    assert read_run(RunFolder(tmp_path / "run"))["status"] == "stopped"
+
+
+def test_a_chunk_that_no_block_fills_is_narrowed_to_another_program(tmp_path, monkeypatch):
+    """Six members in chunks of 5 are 3 and 3 already: half of that is 2, not the same 3 again."""
+    widths = []
+    real = Generations.__call__
+
+    def call(self, state, first, count):
+        widths.append(self._plan.chunks(6)[1])
+        if len(widths) < 3:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.")
+        return real(self, state, first, count)
+
+    monkeypatch.setattr(Generations, "__call__", call)
+    tree = planned(devices=1, chunk=5) | {"population": {"size": 6, "segment_steps": 2, "generations": 1}}
+    with pytest.warns(vt.VmaptuneWarning, match="out of memory"):
+        vt.tune(tree, out=tmp_path / "run")
+    assert widths == sorted(set(widths), reverse=True), widths
 
 
 def test_a_real_run_killed_at_random_moments_ends_as_if_it_never_was():

@@ -538,7 +538,7 @@ def checkpoints(tmp_path):
 
 def test_a_checkpoint_comes_back_bit_for_bit(checkpoints, tmp_path):
     state = a_state()
-    checkpoints.save(0, state)
+    checkpoints.save(0, checkpoints.snapshot(state))
     checkpoints.close()
     with closing(Checkpoints(tmp_path / "checkpoints")) as opened:
         newest, restored = opened.restore_newest(0, like=zeros(state))
@@ -552,19 +552,20 @@ def test_a_checkpoint_of_a_run_state_comes_back_on_its_devices(checkpoints):
     mesh = jax.make_mesh((2,), ("population",), axis_types=(jax.sharding.AxisType.Auto,))
     slots = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("population"))
     state = jax.device_put({"step": np.arange(8, dtype=np.int32), "none": np.zeros((8, 0), np.float32)}, slots)
-    checkpoints.save(0, state)
+    checkpoints.save(0, checkpoints.snapshot(state))
     _, restored = checkpoints.restore_newest(0, like=jax.device_put(zeros(state), slots))
     assert bits(restored) == bits(state)
     assert all(leaf.sharding == slots for leaf in jax.tree.leaves(restored))
 
 
-def test_a_checkpoint_holds_what_the_state_was_when_it_was_saved(checkpoints):
+def test_a_checkpoint_holds_what_the_state_was_when_its_snapshot_was_taken(checkpoints):
     add = jax.jit(lambda x: x + 1, donate_argnums=0)
     state = jnp.arange(100_000, dtype=jnp.float32)
     expected = np.array(state)
-    checkpoints.save(0, {"x": state})
+    snapshot = checkpoints.snapshot({"x": state})
     add(state)
     assert state.is_deleted()  # its buffer may be used again before the file is written
+    checkpoints.save(0, snapshot)
     np.testing.assert_array_equal(checkpoints.restore_newest(0, like={"x": jnp.zeros(100_000, jnp.float32)})[1]["x"], expected)
 
 
@@ -573,7 +574,7 @@ def test_the_newest_two_checkpoints_are_kept(checkpoints):
     like = zeros(states[0])
     assert checkpoints.restore_newest(10**6, like=like) == (-1, like)
     for generation, state in states.items():
-        checkpoints.save(generation, state)
+        checkpoints.save(generation, checkpoints.snapshot(state))
     for at_most, newest in ((10**6, 3), (3, 3), (2, 2), (1, -1), (-1, -1)):
         found, restored = checkpoints.restore_newest(at_most, like=like)
         assert found == newest
@@ -582,7 +583,7 @@ def test_the_newest_two_checkpoints_are_kept(checkpoints):
 
 def test_what_is_dropped_is_gone_and_can_be_saved_again(checkpoints, tmp_path):
     for generation in (4, 7):
-        checkpoints.save(generation, a_state(generation))
+        checkpoints.save(generation, checkpoints.snapshot(a_state(generation)))
     checkpoints.close()
     with closing(Checkpoints(tmp_path / "checkpoints")) as opened:
         like = zeros(a_state())
@@ -590,7 +591,7 @@ def test_what_is_dropped_is_gone_and_can_be_saved_again(checkpoints, tmp_path):
         assert opened.restore_newest(100, like=like)[0] == 7
         opened.drop_after(5)
         assert opened.restore_newest(100, like=like)[0] == 4
-        opened.save(7, a_state(1))
+        opened.save(7, opened.snapshot(a_state(1)))
         newest, restored = opened.restore_newest(100, like=like)
         assert (newest, bits(restored)) == (7, bits(a_state(1)))
         opened.drop_after(-1)
@@ -599,7 +600,7 @@ def test_what_is_dropped_is_gone_and_can_be_saved_again(checkpoints, tmp_path):
 
 def test_keys_come_back_as_keys(checkpoints):
     state = {"threefry": jax.random.key(3), "many": jax.random.split(jax.random.key(4), 2)}
-    checkpoints.save(0, state)
+    checkpoints.save(0, checkpoints.snapshot(state))
     like = jax.tree.map(lambda leaf: jnp.broadcast_to(jax.random.key(0), leaf.shape), state)
     _, restored = checkpoints.restore_newest(0, like=like)
     for name, key in state.items():

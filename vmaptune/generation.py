@@ -1,38 +1,57 @@
-"""One generation of a run, from the state before it to the state after it, and the compiled programs that it calls."""
+"""Generations of a run as one compiled program, from the state before them to the state after.
+
+A generation carries out the selector's last order, trains, measures and asks the selector again:
+
+    inherit -> segment -> evaluate -> select (and crown)
+
+The order comes first, so the first generation is no exception: it is born by an order that fills every slot. Any number of
+generations run in one dispatch, without the host; what it learns of them comes back stacked. How generations are cut into
+dispatches changes nothing in the results, because the loop over them is part of the program.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vmaptune.champion import Champion, crown, nobody
 from vmaptune.config import RunConfig
+from vmaptune.distributed import put
 from vmaptune.errors import ConfigError
 from vmaptune.plan import Plan
-from vmaptune.population import Member, Offspring, Stream, inherit, init_population, make_newborn, root_key, stream_key
-from vmaptune.programs import Clock, Program
-from vmaptune.selectors import View
+from vmaptune.population import Member, Offspring, Stream, inherit, make_newborn, next_trials, root_key, stream_key, unborn
+from vmaptune.programs import Program
+from vmaptune.selectors import Selector, View
 from vmaptune.selectors.contract import failed
 from vmaptune.store.record import Record
-from vmaptune.tasks import Metrics, Task
-from vmaptune.train import make_evaluate, make_segment
+from vmaptune.tasks import Metrics, Task, check_task
+from vmaptune.train import Inputs, evaluation_of, make_inputs, segment_of
+
+_RECORDS_BYTES = 4 * 2**20  # of stacked facts a dispatch: enough for a thousand small generations
+_EVALUATION_BATCH = 4096
 
 
 class State(NamedTuple):
-    """All that a run carries from one generation to the next; what a checkpoint holds."""
+    """All that a run carries from one generation to the next; what a checkpoint holds.
+
+    Attributes:
+        population: The members as the last generation measured them.
+        offspring: What becomes of them when the next generation begins.
+        selector: State of the search method.
+        champion: The best member so far.
+    """
 
     population: Member
+    offspring: Offspring
     selector: Any
     champion: Champion
 
 
 class Facts(NamedTuple):
-    """What the host learns of a generation, computed on the device."""
+    """What the host learns of a generation, computed on the device: fields of a `Record`."""
 
     trial: jax.Array
     step: jax.Array
@@ -40,88 +59,150 @@ class Facts(NamedTuple):
     fitness: jax.Array
     metrics: Metrics
     hyperparameters: Mapping[str, jax.Array]
+    parent: jax.Array
+    next_trial: jax.Array
 
 
-class Programs(NamedTuple):
-    """The compiled programs of a run."""
-
-    init: Program
-    segment: Callable[[Member, int], tuple[Member, Metrics]]
-    evaluate: Callable[[Member], Metrics]
-    select: Program
-    inherit: Program
-
-
-def make_programs(config: RunConfig, task: Task, plan: Plan) -> Programs:
-    """Makes the five programs that a run calls. Each is compiled when it is first called, and never again."""
-    recipe, selector = config.recipe(task), config.selector()
+def selector_of(config: RunConfig) -> Selector:
+    """The search method; raises `ConfigError` if it runs on the host."""
+    selector = config.selector()
     if not selector.pure:
         raise ConfigError(
             f"search.method: {config.search.name} runs on the host (pure = False), which this loop cannot call yet"
         )
-    root = root_key(config.seed)
+    return selector
+
+
+class Generations:
+    """The compiled generations of a run: one program, compiled once.
+
+    Args:
+        config: What is run.
+        task: Its task.
+        plan: How it is laid out.
+
+    Attributes:
+        capacity: The most generations that one dispatch can run.
+
+    Raises:
+        ConfigError: The search method runs on the host.
+    """
+
+    def __init__(self, config: RunConfig, task: Task, plan: Plan) -> None:
+        """Puts the data on the devices; compiles nothing yet."""
+        self._config, self._plan, self._n = config, plan, config.population.size
+        self._recipe, self._selector = config.recipe(task), selector_of(config)
+        self._root = root_key(config.seed)
+        self._newborn = make_newborn(task, self._recipe.optimizer, seed=self._root, plan=plan)
+        self._inputs = make_inputs(self._recipe, seed=self._root, plan=plan)
+        self._one = _generation(config, self._recipe, plan, self._selector)
+        everywhere, slots = plan.everywhere, plan.slots(self._n)
+        self._shardings = State(slots, everywhere, everywhere, everywhere)  # type: ignore[arg-type]
+        self._facts = _shapes(self._n, check_task(task), self._recipe.space.axes)
+        each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self._facts))
+        self.capacity = max(1, min(config.population.generations, _RECORDS_BYTES // max(each, 1)))
+        self._program = Program("generations", self._several, donate=(1,), out_shardings=(self._shardings, everywhere))
+
+    def begin(self) -> State:
+        """The state before the first generation: empty slots, and an order to fill them with uniform draws."""
+        return put(self._begin(), self._shardings)
+
+    def _begin(self) -> State:
+        space, key = self._recipe.space, self._root
+        population = unborn(self._newborn, self._n, space.dimension)
+        genotype = space.sample(stream_key(key, Stream.GENOTYPE), self._n)
+        born = Offspring(jnp.full(self._n, -1, jnp.int32), genotype)
+        selector = self._selector.init(stream_key(key, Stream.SELECT), space, self._n)
+        return State(population, born, selector, nobody(population))
+
+    def __call__(self, state: State, first: int, count: int) -> tuple[State, Facts]:
+        """Dispatches generations first..first+count and returns at once; the given state is donated.
+
+        Args:
+            state: The state before them.
+            first: Number of the first one.
+            count: How many, at most `capacity`.
+
+        Returns:
+            The state after them, and their facts, stacked along a leading axis of `capacity`; both still being computed.
+        """
+        return self._program(self._inputs, state, jnp.int32(first), jnp.int32(count))
+
+    def _several(self, inputs: Inputs, state: State, first: jax.Array, count: jax.Array) -> tuple[State, Facts]:
+        def step(i: jax.Array, carry: tuple[State, Facts]) -> tuple[State, Facts]:
+            state, stacked = carry
+            state, facts = self._one(inputs, state, first + i)
+            state = jax.lax.with_sharding_constraint(state, self._shardings)
+            return state, jax.tree.map(lambda all_, new: all_.at[i].set(new), stacked, facts)
+
+        stacked = jax.tree.map(lambda leaf: jnp.zeros((self.capacity, *leaf.shape), leaf.dtype), self._facts)
+        return jax.lax.fori_loop(0, count, step, (state, stacked))
+
+
+def _shapes(n: int, metrics: Iterable[str], axes: Iterable[str]) -> Facts:
+    """The facts of a generation of n members, as shapes."""
+    whole, real = jax.ShapeDtypeStruct((n,), jnp.int32), jax.ShapeDtypeStruct((n,), jnp.float32)
+    measured = {f"{part}.{name}": real for part in ("train", "validation") for name in metrics}
+    searched = dict.fromkeys(axes, real)
+    return Facts(whole, whole, whole, real, measured, searched, whole, whole)  # type: ignore[arg-type]
+
+
+def _generation(
+    config: RunConfig, recipe: Any, plan: Plan, selector: Selector
+) -> Callable[[Inputs, State, jax.Array], tuple[State, Facts]]:
+    """One generation as a pure function."""
+    task, size = recipe.task, config.population
+    segment = segment_of(recipe, steps=size.segment_steps, batch_size=config.batch.size, order=config.batch.order, plan=plan)
+    evaluate = evaluation_of(task, examples=task.splits.size("validation"), batch_size=_EVALUATION_BATCH, plan=plan)
     sign = 1.0 if task.direction == "max" else -1.0
-    metric = f"validation.{task.metric}"
-    slots, everywhere = plan.slots, plan.everywhere
 
-    def init() -> State:
-        population = init_population(task, recipe.space, recipe.optimizer, size=config.population.size, seed=root)
-        selector_state = selector.init(stream_key(root, Stream.SELECT), recipe.space, config.population.size)
-        return State(population, selector_state, nobody(population))
+    def generation(inputs: Inputs, state: State, number: jax.Array) -> tuple[State, Facts]:
+        newborn = make_newborn(task, recipe.optimizer, seed=inputs.root, plan=plan)  # the seed is no part of the program
+        population = inherit(state.population, state.offspring, newborn)
+        population, train = segment(inputs, number, population)
+        validation = evaluate(inputs.validation, population)
+        metrics = {f"train.{k}": v for k, v in train.items()} | {f"validation.{k}": v for k, v in validation.items()}
+        metrics = jax.lax.with_sharding_constraint(metrics, plan.everywhere)  # selection is the same on every device
 
-    def select(generation: jax.Array, state: State, metrics: Metrics) -> tuple[Any, Champion, Offspring, Facts]:
-        population = state.population
         done = population.step >= recipe.horizon
-        view = View(population.genotype, population.step, population.trial, population.status, done)
-        fitness = (sign * metrics[metric]).astype(jnp.float32)
+        seen = (population.genotype, population.step, population.trial, population.status, done)
+        view = View(*jax.lax.with_sharding_constraint(seen, plan.everywhere))
+        fitness = (sign * metrics[f"validation.{task.metric}"]).astype(jnp.float32)
         loss = metrics["validation.loss"].astype(jnp.float32)
         fitness = jnp.where(jnp.isfinite(loss), fitness, jnp.nan)  # accuracy is finite even where the network is not
         bad = failed(view, fitness)
-        key = stream_key(root, Stream.SELECT, generation)
+        champion = crown(state.champion, population, done=view.done, failed=bad, fitness=fitness, loss=loss, generation=number)
+        key = stream_key(inputs.root, Stream.SELECT, number)
         selector_state, offspring = selector.update(key, state.selector, view, fitness)
-        facts = {"done": done, "failed": bad, "fitness": fitness, "loss": loss}
-        champion = crown(state.champion, population, **facts, generation=generation)
-        values = recipe.space.decode(population.genotype)
-        searched = {name: values[name] for name in recipe.space.axes}
-        fitness = jnp.where(bad, jnp.nan, fitness)
-        return selector_state, champion, offspring, Facts(view.trial, view.step, view.status, fitness, metrics, searched)
+        last = number == size.generations - 1  # nothing comes after it, so nobody is replaced
+        slots = jnp.arange(size.size, dtype=jnp.int32)
+        parent = jnp.where(last, slots, offspring.parent)
+        offspring = Offspring(parent, jnp.where(last, view.genotype, offspring.genotype))
 
-    newborn = make_newborn(task, recipe.optimizer, seed=root)
-    return Programs(
-        init=Program("init", init, out_shardings=State(slots, everywhere, everywhere)),  # type: ignore[arg-type]
-        segment=make_segment(
-            task,
-            recipe.space,
-            recipe.optimizer,
-            recipe.schedules,
-            steps=config.population.segment_steps,
-            horizon=recipe.horizon,
-            batch_size=config.batch.size,
-            order=config.batch.order,
-            seed=config.seed,
-            plan=plan,
-        ),
-        evaluate=make_evaluate(task, plan=plan),
-        select=Program("select", select, out_shardings=everywhere),
-        inherit=Program("inherit", partial(inherit, newborn=newborn), donate=(0,), out_shardings=slots),
-    )
+        values = recipe.space.decode(view.genotype, inputs.arrays)
+        facts = Facts(
+            trial=view.trial,
+            step=view.step,
+            status=view.status,
+            fitness=jnp.where(bad, jnp.nan, fitness),
+            metrics={name: value.astype(jnp.float32) for name, value in metrics.items()},
+            hyperparameters={name: values[name] for name in recipe.space.axes},
+            parent=parent,
+            next_trial=next_trials(view.trial, parent),
+        )
+        return State(population, offspring, selector_state, champion), facts
+
+    return generation
 
 
-def advance(programs: Programs, state: State, generation: int, *, last: bool, clock: Clock) -> tuple[State, Record]:
-    """One generation: trains, measures, selects, and carries the selector's order out (not after the last one)."""
-    with clock("train"):
-        population, train = programs.segment(state.population, generation)
-        validation = programs.evaluate(population)
-        jax.block_until_ready((population, validation))
-    with clock("select"):
-        state = state._replace(population=population)
-        metrics = {f"train.{k}": v for k, v in train.items()} | {f"validation.{k}": v for k, v in validation.items()}
-        selector_state, champion, offspring, facts = programs.select(jnp.int32(generation), state, metrics)
-        facts, parent = jax.device_get((facts, offspring.parent))
-        if last:
-            parent = np.arange(len(parent), dtype=np.int32)
-        else:
-            population = programs.inherit(population, offspring)
-        next_trial = np.array(population.trial)  # a copy: the next segment reuses the buffer
-        state = jax.block_until_ready(State(population, selector_state, champion))
-    return state, Record(generation, **facts._asdict(), parent=parent, next_trial=next_trial, seconds=clock.lap())
+def records_of(facts: Facts, first: int, count: int, seconds: Mapping[str, float]) -> list[Record]:
+    """Unstacks a dispatch's facts.
+
+    Args:
+        facts: From a dispatch, on the host.
+        first: Number of its first generation.
+        count: How many it ran.
+        seconds: Wall time by part, of each.
+    """
+    each = [jax.tree.map(lambda leaf, i=i: leaf[i], facts) for i in range(count)]
+    return [Record(first + i, **one._asdict(), seconds=seconds) for i, one in enumerate(each)]

@@ -1,39 +1,47 @@
 """`tune`: the only file that knows the order of things.
 
-    segment -> evaluate -> select (and crown) -> inherit -> record -> checkpoint, once a generation.
+    inherit -> segment -> evaluate -> select (and crown), generation after generation, in dispatches of one or many;
+    rows -> checkpoint, of each dispatch while the next one trains.
 
 Everything else in the package is a function that this loop calls; a loop of your own can call the same ones.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import socket
 import sqlite3
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mode
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from vmaptune.cache import use_compilation_cache
+from vmaptune.champion import Champion
 from vmaptune.config import FROM_PYTHON, RunConfig, differences, resolve
-from vmaptune.errors import AllMembersFailed, StoreError, VmaptuneWarning
-from vmaptune.generation import State, advance, make_programs
-from vmaptune.plan import Plan, make_plan, prepare_backend
+from vmaptune.distributed import agreed, alone, anyone, is_main, texts, together
+from vmaptune.errors import AllMembersFailed, ConfigError, OutOfMemory, StoreError, warn
+from vmaptune.generation import Generations, State, records_of, selector_of
+from vmaptune.pace import Pace
+from vmaptune.plan import Plan, is_out_of_memory, prepare_backend
+from vmaptune.planner import choose_plan
 from vmaptune.population import Member, Status
-from vmaptune.programs import Clock, CompileLog
+from vmaptune.programs import CompileLog
 from vmaptune.result import Best, Result
 from vmaptune.store.checkpoints import Checkpoints
 from vmaptune.store.folder import RunFolder, new_folder, write_text
 from vmaptune.store.history import History, is_begun
+from vmaptune.store.keeper import Keeper
 from vmaptune.store.reading import read_generation, read_history, read_lineage, read_run
 from vmaptune.store.record import Record, Sink
 from vmaptune.strict_json import finite_json
@@ -59,9 +67,10 @@ def tune(
         task: A task of your own, in place of `[task] name`; the settings of its loss stand under `task` in the config.
             With a resolved config, the task it was resolved with.
         out: The run folder; default: a new one below `runs/`.
-        resume: Go on with the run in `out`, if there is one; it must have been begun with the same config.
+        resume: Go on with the run in `out`, if there is one; it must have been begun with the same config, but for
+            `[plan]` and `[checkpoint]`.
         sinks: Told of every generation, besides the history.
-        should_stop: Asked after every generation; True ends the run there, checkpointed, with status "interrupted".
+        should_stop: Asked after every dispatch; True ends the run there, checkpointed, with status "interrupted".
 
     Returns:
         The result; see `Result`.
@@ -70,55 +79,151 @@ def tune(
         ConfigError: The config cannot mean anything.
         StoreError: The folder is in use, holds another run, or cannot be resumed.
         AllMembersFailed: Every member of a generation is non-finite.
+        OutOfMemory: Not even the narrowest plan fits the device's memory.
     """
     started = time.perf_counter()
     prepare_backend()
+    use_compilation_cache()
     with ExitStack() as stack:
         log = stack.enter_context(CompileLog())
         for sink in sinks:
             stack.callback(sink.close)
         config, task = _resolve(config, task)
+        if len(set(texts(config.run_id))) > 1:
+            raise ConfigError("the processes of this run were started with different configs")
         if not config.space.axes and config.population.size > 1:
             same = f"all {config.population.size} members have the same settings"
-            warnings.warn(f"nothing is searched: {same}; put an axis where a number stands", VmaptuneWarning, stacklevel=2)
-        plan = make_plan(config.population.size, devices=config.plan.devices, chunk=config.plan.chunk)
-        programs = make_programs(config, task, plan)
+            warn(f"nothing is searched: {same}; put an axis where a number stands")
+        selector_of(config)
+        if out is not None:
+            _refuse_to_overwrite(RunFolder(out), resume=resume)
+        begun = time.perf_counter()
+        plan = _plan(config, task, out, resume=resume)
+        seconds = {"plan": time.perf_counter() - begun, "train": 0.0, "store": 0.0}
+        folder, history = _open(config, task, plan, out, resume=resume, stack=stack)
+        checkpoints = Checkpoints(folder.checkpoints)
+        stack.callback(checkpoints.close)
+        run = _Run(config, task, folder, history, checkpoints, sinks, should_stop, log, started, seconds)
+        while True:
+            try:
+                state, status = _train(run, plan)
+                break
+            except jax.errors.JaxRuntimeError as error:
+                plan = _narrower(run, plan, error)
+        return _finish(run, state, status)
+
+
+class _Run(NamedTuple):
+    """What the parts of a run share; the history is None in processes that do not write it."""
+
+    config: RunConfig
+    task: Task
+    folder: RunFolder
+    history: History | None
+    checkpoints: Checkpoints
+    sinks: Sequence[Sink]
+    should_stop: Callable[[], bool]
+    log: CompileLog
+    started: float
+    seconds: dict[str, float]
+
+
+def _train(run: _Run, plan: Plan) -> tuple[State, str]:
+    """Trains from the newest checkpoint, or from the beginning, until the end or until asked to stop."""
+    total = run.config.population.generations
+    generations = Generations(run.config, run.task, plan)
+    done, state = _newest(run, generations.begin())
+    sinks = (run.history, *run.sinks) if run.history else ()
+    keeper = Keeper(run.history, sinks, run.checkpoints, every=run.config.checkpoint.every, done=done)
+    pace = Pace(run.config.plan.generations_per_dispatch, generations.capacity)
+    first, stopped = done + 1, False
+    begun, compiled = time.perf_counter(), run.log.seconds
+    try:
+        while first < total and not stopped:
+            count = agreed(pace.take(total - first))
+            sent, ready = time.perf_counter(), run.log.seconds
+            state, facts = generations(state, first, count)
+            keeper.write()  # what the dispatch before brought, while this one trains
+            facts = jax.device_get(facts)
+            seconds = time.perf_counter() - sent - (run.log.seconds - ready)
+            run.seconds.setdefault("first_step", time.perf_counter() - seconds - run.started)
+            pace.saw(count, seconds)
+            records = records_of(facts, first, count, {"train": seconds / count})
+            first += count
+            if failed := next((record for record in records if record.failed.all()), None):
+                keeper.hold([record for record in records if record.generation <= failed.generation])
+                keeper.write()
+                if run.history:
+                    run.history.end("failed")
+                raise AllMembersFailed(_all_failed(run.folder, failed))
+            stopped = anyone(run.should_stop()) and first < total
+            keeper.hold(records, state, last=stopped or first == total)
+        keeper.finish()
+    finally:
+        run.seconds["train"] += time.perf_counter() - begun - (run.log.seconds - compiled)
+        run.seconds["store"] += keeper.seconds
+    return state, "interrupted" if stopped else "finished"
+
+
+def _newest(run: _Run, beginning: State) -> tuple[int, State]:
+    """The newest generation that can be gone on from, and the state after it; drops what is newer."""
+    recorded = agreed(run.history.last_generation() if run.history else 0)
+    seen_whole = agreed(run.history.last_checkpoint() if run.history else 0)
+    done, state = run.checkpoints.restore_newest(recorded, like=beginning)
+    if done < 0 and seen_whole >= 0:
+        lost = f"{run.folder.checkpoints}: the checkpoints of {recorded + 1} generations are gone"
+        raise StoreError(f"{lost}, so the run cannot go on; what it found is kept (vmaptune show {run.folder.path})")
+    run.checkpoints.drop_after(done)
+    if run.history:
+        run.history.truncate(done)
+        run.history.event("resumed" if done >= 0 else "started", {"pid": os.getpid(), "after_generation": done})
+    return done, state
+
+
+def _narrower(run: _Run, plan: Plan, error: Exception) -> Plan:
+    """Half the chunk, if memory ran out; raises what was not about memory."""
+    if not is_out_of_memory(error) or not run.history or not alone():
+        raise error
+    width = plan.chunks(run.config.population.size)[1]
+    if width == 1:
+        raise OutOfMemory(f"out of memory with {plan}: a smaller population.size or batch.size helps") from error
+    plan = plan._replace(chunk=math.ceil(width / 2))
+    warn(f"out of memory: going on from the last checkpoint with {plan}")
+    run.history.event("out_of_memory", {"plan": plan._asdict()})
+    run.history.move(_environment(run.config, plan))
+    jax.clear_caches()
+    return plan
+
+
+def _plan(config: RunConfig, task: Task, out: str | Path | None, *, resume: bool) -> Plan:
+    """The plan that a run was begun with, where this machine can keep to it; else a new one."""
+    folder = RunFolder(out) if out is not None and resume else None
+    if folder and folder.is_run() and is_begun(folder.history):
+        begun = read_run(folder)
+        given = Plan(**begun["environment"]["plan"])
+        here = _environment(config, given)
+        if all(begun["environment"].get(key) == here[key] for key in ("platform", "device", "devices", "asked")):
+            return given
+    return choose_plan(config, task).plan
+
+
+def _open(
+    config: RunConfig, task: Task, plan: Plan, out: str | Path | None, *, resume: bool, stack: ExitStack
+) -> tuple[RunFolder, History | None]:
+    """The run folder, and in process 0 its history, locked for writing. What is wrong there is told by all processes."""
+
+    def open_() -> tuple[RunFolder | None, History | None]:
+        if not is_main():
+            return None, None
         folder = RunFolder(out) if out is not None else new_folder("runs", _short_name(config))
         stack.enter_context(folder.locked())
         stack.enter_context(_told_in_a_sentence(folder))
         history = _begin(folder, config, task, plan, resume=resume)
         stack.push(partial(_leave, history))
-        checkpoints = Checkpoints(folder.checkpoints)
-        stack.callback(checkpoints.close)
+        return folder, history
 
-        recorded = history.last_generation()
-        done, state = checkpoints.restore_newest(recorded, like=programs.init())
-        if done < 0 and recorded >= 2 * config.checkpoint.every:
-            lost = f"{folder.checkpoints}: the checkpoints of {recorded + 1} generations are gone"
-            raise StoreError(f"{lost}, so the run cannot go on; what it found is kept (vmaptune show {folder.path})")
-        history.truncate(done)
-        checkpoints.drop_after(done)
-        history.event("resumed" if done >= 0 else "started", {"pid": os.getpid(), "after_generation": done})
-
-        clock = Clock(log)
-        status = "finished"
-        for generation in range(done + 1, config.population.generations):
-            last = generation == config.population.generations - 1
-            state, record = advance(programs, state, generation, last=last, clock=clock)
-            with clock("store"):
-                for sink in (history, *sinks):
-                    sink.write(record)
-                stopping = not last and should_stop()
-                if record.failed.all():
-                    history.end("failed")
-                    raise AllMembersFailed(_all_failed(folder, record))
-                if last or stopping or (generation + 1) % config.checkpoint.every == 0:
-                    checkpoints.save(generation, state)
-            if stopping:
-                status = "interrupted"
-                break
-        checkpoints.wait()
-        return _finish(folder, config, task, state, history, status, clock, log, started)
+    folder, history = together(open_)
+    return RunFolder(texts(str(folder.path) if folder else "")[0]), history
 
 
 def _resolve(config: RunConfig | Mapping[str, Any] | str | Path | None, task: Task | None) -> tuple[RunConfig, Task]:
@@ -154,11 +259,15 @@ def _short_name(config: RunConfig) -> str:
     return "run" if name == FROM_PYTHON else "".join(c for c in name if c.isalnum() or c in "_-")
 
 
-def _begin(folder: RunFolder, config: RunConfig, task: Task, plan: Plan, *, resume: bool) -> History:
-    """Makes the folder's files, or checks that they belong to this config. Signs the history as this process."""
+def _refuse_to_overwrite(folder: RunFolder, *, resume: bool) -> None:
     if folder.is_run() and not resume:
         go_on = f"go on with it (vmaptune resume {folder.path})"
         raise StoreError(f"{folder.path}: holds a run already; {go_on} or choose another --out")
+
+
+def _begin(folder: RunFolder, config: RunConfig, task: Task, plan: Plan, *, resume: bool) -> History:
+    """Makes the folder's files, or checks that they belong to this config. Signs the history as this process."""
+    _refuse_to_overwrite(folder, resume=resume)
     begun = is_begun(folder.history)
     if begun and not folder.is_run():
         raise StoreError(f"{folder.history}: a history without its config.toml; choose another --out")
@@ -168,24 +277,28 @@ def _begin(folder: RunFolder, config: RunConfig, task: Task, plan: Plan, *, resu
         columns = [f"{part}.{name}" for part in ("train", "validation") for name in check_task(task)]
         History.create(folder.history, _run_row(config, task, plan), [*columns, *config.space.axes])
     run = read_run(folder)
-    if changed := differences(run["config"], finite_json(config.tree)):
+    essence = finite_json(config.essence)
+    if changed := differences({section: run["config"][section] for section in essence}, essence):
         raise StoreError(f"{folder.path}: was begun with another config and cannot go on with this one: {'; '.join(changed)}")
-    if moved := differences(run["environment"], _environment(plan)):
-        message = f"begun elsewhere ({'; '.join(moved)}): it goes on, equal to rounding but not bit for bit"
-        warnings.warn(message, VmaptuneWarning, stacklevel=3)
+    environment = _environment(config, plan)
+    if moved := differences(run["environment"], environment | {"asked": run["environment"].get("asked")}):
+        warn(f"begun elsewhere ({'; '.join(moved)}): it goes on, equal to rounding but not bit for bit")
     history = History(folder.history)
+    history.move(environment)
     history.sign(os.getpid(), socket.gethostname())
     return history
 
 
-def _environment(plan: Plan) -> dict[str, Any]:
-    """What a run's bits depend on besides its config."""
+def _environment(config: RunConfig, plan: Plan) -> dict[str, Any]:
+    """What a run's bits depend on besides its essence; `asked` is the part of [plan] that the plan was chosen by."""
     return {
         **{package: version(package) for package in ("vmaptune", "jax", "jaxlib", "flax", "optax", "numpy")},
         "python": platform.python_version(),
         "platform": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
         "plan": plan._asdict(),
+        "asked": {key: value for key, value in asdict(config.plan).items() if key != "generations_per_dispatch"},
     }
 
 
@@ -200,7 +313,7 @@ def _run_row(config: RunConfig, task: Task, plan: Plan) -> dict[str, Any]:
         "segment_steps": size.segment_steps,
         "generations": size.generations,
         "config": finite_json(config.tree),
-        "environment": _environment(plan),
+        "environment": _environment(config, plan),
     }
 
 
@@ -211,63 +324,69 @@ def _all_failed(folder: RunFolder, record: Record) -> str:
     return f"{where}: all {len(record.trial)} members failed: {why}; the history is kept in {folder.history}"
 
 
-def _finish(
-    folder: RunFolder,
-    config: RunConfig,
-    task: Task,
-    state: State,
-    history: History,
-    status: str,
-    clock: Clock,
-    log: CompileLog,
-    started: float,
-) -> Result:
-    """Reads the test split once, for the champion, and writes what the run leaves behind."""
+def _finish(run: _Run, state: State, status: str) -> Result:
+    """Makes the result; process 0 reads the test split once, for the champion, and writes what the run leaves behind."""
     champion = jax.device_get(state.champion)
+    if run.history:
+        run.history.settle()
+    agreed(0)  # all rows are written
+    history = read_history(run.folder.history)
+    best = _best(run, champion)
+    if run.history and status == "finished":
+        best = _conclude(run, best, champion.member)
+    size = run.config.population
+    result = Result(
+        run=run.folder.path,
+        status=status,
+        config=run.config,
+        best=best,
+        history=history,
+        population=state.population,
+        member_steps=size.size * size.segment_steps * (int(history["generation"].max()) + 1),
+        seconds={"compile": run.log.seconds, **run.seconds, "total": time.perf_counter() - run.started},
+        compilations=dict(run.log.compilations),
+    )
+    if run.history:
+        facts = result.as_json()
+        run.history.end(status, {k: facts[k] for k in ("best", "test", "member_steps")})
+        run.history.settle()
+    agreed(0)  # the test result is written
+    test = (read_run(run.folder)["result"] or {}).get("test")
+    return result if run.history else replace(result, best=replace(best, test=test))
+
+
+def _best(run: _Run, champion: Champion) -> Best:
+    """The champion, with its rows in the history."""
     generation, trial = int(champion.generation), int(champion.member.trial)
-    row = next(r for r in read_generation(folder.history, generation) if r["trial"] == trial)
-    values = {name: shortest(row[name]) for name in config.space.axes}
+    row = next(r for r in read_generation(run.folder.history, generation) if r["trial"] == trial)
     metrics = {
         part: {k.partition(".")[2]: shortest(v) for k, v in row.items() if k.startswith(f"{part}.")}
         for part in ("train", "validation")
     }
-    test = None
-    if status == "finished":
-        test = ((read_run(folder)["result"] or {}).get("test")) or _read_test(task, champion.member)
-        with clock("store"):
-            lineage = read_lineage(folder.history, trial, generation)
-            header = (
-                f"The best member of {folder.path} (trial {trial}, after generation {generation + 1}): "
-                f"validation {task.metric} {metrics['validation'][task.metric]:.4f}, test {test[task.metric]:.4f}."
-            )
-            write_winner(folder, config, task, champion.member, values, lineage, header)
-    best = Best(
+    return Best(
         trial=trial,
         generation=generation,
         step=int(champion.member.step),
-        hyperparameters=values,
+        hyperparameters={name: shortest(row[name]) for name in run.config.space.axes},
         train=metrics["train"],
         validation=metrics["validation"],
-        test=test,
+        test=None,
         params=champion.member.params,
         model_state=champion.member.model_state,
     )
-    size = config.population
-    seconds = {"compile": log.seconds, **clock.seconds, "total": time.perf_counter() - started}
-    result = Result(
-        run=folder.path,
-        status=status,
-        config=config,
-        best=best,
-        history=read_history(folder.history),
-        population=state.population,
-        member_steps=size.size * size.segment_steps * (history.last_generation() + 1),
-        seconds=seconds,
-        compilations=dict(log.compilations),
+
+
+def _conclude(run: _Run, best: Best, member: Member) -> Best:
+    """Reads the test split, unless that was done before, and writes the winner's files."""
+    folder, metric = run.folder, run.task.metric
+    test = (read_run(folder)["result"] or {}).get("test") or _read_test(run.task, member)
+    lineage = read_lineage(folder.history, best.trial, best.generation)
+    header = (
+        f"The best member of {folder.path} (trial {best.trial}, after generation {best.generation + 1}): "
+        f"validation {metric} {best.validation[metric]:.4f}, test {test[metric]:.4f}."
     )
-    facts = result.as_json()
-    history.end(status, {k: facts[k] for k in ("best", "test", "member_steps")})
-    return result
+    write_winner(folder, run.config, run.task, member, best.hyperparameters, lineage, header)
+    return replace(best, test=test)
 
 
 def _read_test(task: Task, member: Member) -> dict[str, float]:

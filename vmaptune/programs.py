@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from contextvars import ContextVar
 from typing import Any
 
@@ -76,34 +75,3 @@ class Program:
             return self._jitted(*args)
         finally:
             _running.reset(token)
-
-
-class Clock:
-    """Wall time by part of the loop, compilation taken out.
-
-    Args:
-        log: Where compile time is booked.
-    """
-
-    def __init__(self, log: CompileLog) -> None:
-        """Starts at zero."""
-        self._log = log
-        self.seconds = {"train": 0.0, "select": 0.0, "store": 0.0}
-        self._lap = dict(self.seconds)
-
-    def __call__(self, part: str) -> ExitStack:
-        """Times a `with` block under the name of a part."""
-        begun, compiled = time.perf_counter(), self._log.seconds
-
-        def stop() -> None:
-            self.seconds[part] += time.perf_counter() - begun - (self._log.seconds - compiled)
-
-        stack = ExitStack()
-        stack.callback(stop)
-        return stack
-
-    def lap(self) -> dict[str, float]:
-        """Seconds by part since the last lap."""
-        lap = {part: self.seconds[part] - self._lap[part] for part in self.seconds}
-        self._lap = dict(self.seconds)
-        return lap

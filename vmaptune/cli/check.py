@@ -12,26 +12,42 @@ from vmaptune.cli import options
 @click.command("check")
 @options.config_argument
 @options.set_option
+@click.option("--plan", "timed", is_flag=True, help="Time the plans that come into question here, and print what was found.")
 @options.json_option
-def command(config: str | None, assignments: tuple[str, ...], as_json: bool) -> None:
+def command(config: str | None, assignments: tuple[str, ...], timed: bool, as_json: bool) -> None:
     """Resolve a config and say how large its run will be. Trains nothing.
 
-    Prints the whole config, defaults included, as TOML that can be run; the counts stand above it as comments.
+    Prints the whole config, defaults included, as TOML that can be run; the counts stand above it as comments. With --plan,
+    prints how the population would be laid on this machine instead, and what each candidate was measured to cost; the
+    measurement is kept, and later runs go by it.
 
     \b
     vmaptune check my.toml
+    vmaptune check my.toml --plan
     vmaptune check --set population.size=1024 --json
     """
     from vmaptune.analysis.footprint import footprint
-    from vmaptune.cli.output import print_json
+    from vmaptune.cache import use_compilation_cache
+    from vmaptune.cli.output import print_json, print_table
     from vmaptune.plan import prepare_backend
     from vmaptune.toml import load_config, to_toml
 
     prepare_backend()
+    use_compilation_cache()
     resolved, task = load_config(config, assignments)
-    size = footprint(resolved, task)
+    size = footprint(resolved, task, timed=timed)
     if as_json:
         print_json({"id": resolved.run_id, "config": resolved.tree, **size})
+        return
+    if timed:
+        plan = size["plan"]
+        rows = [
+            (c["plan"], c["microseconds"], c["bytes"] and _bytes(c["bytes"]), "chosen" if i == 0 else "")
+            for i, c in enumerate(plan["candidates"])
+        ]
+        dead = plan["slots"] - resolved.population.size
+        click.echo(f"{plan['device']}: {plan['source']}; {_bytes(plan['bytes_limit'])} of memory a device; {dead} dead slots\n")
+        print_table("Plans", ("plan", "us a member-step", "memory a device", ""), rows)
         return
     memory = {part: _bytes(size[f"{part}_bytes"]) for part in ("population", "data")}
     for line in (
@@ -39,7 +55,8 @@ def command(config: str | None, assignments: tuple[str, ...], as_json: bool) -> 
         f"{size['parameters_per_member']:,} parameters a member; population {memory['population']}, data {memory['data']}",
         f"{size['member_steps']:,} member-steps: {resolved.population.size} members x {size['horizon']} steps",
         f"examples: {', '.join(f'{part} {n:,}' for part, n in size['examples'].items())}",
-        f"plan: {size['plan']['devices']} x {size['plan']['device']}, {size['plan']['chunk']} members side by side on each",
+        f"plan ({size['plan']['source']}): {size['plan']['devices']} x {size['plan']['device']}, "
+        f"{size['plan']['chunk']} members side by side on each, {size['plan']['lowering']} convolutions",
     ):
         click.echo(f"# {line}")
     click.echo("\n" + to_toml(resolved, task), nl=False)

@@ -11,7 +11,7 @@ import click
 from vmaptune import __version__
 from vmaptune.errors import VmaptuneError
 
-_COMMANDS = ("run", "resume", "init", "check", "list", "runs", "show")
+_COMMANDS = ("run", "resume", "init", "check", "list", "runs", "show", "bench")
 
 
 class _Commands(click.Group):

@@ -18,3 +18,9 @@ seed_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 run_argument = click.argument("run", type=click.Path(file_okay=False))
+distributed_option = click.option(
+    "--distributed/--alone",
+    default=None,
+    help="Join the other processes of this run, or do not; default: join if Slurm, Open MPI, a TPU pod or "
+    "JAX_NUM_PROCESSES says that there are several.",
+)

@@ -9,19 +9,22 @@ from vmaptune.cli import options
 
 @click.command("resume")
 @options.run_argument
+@options.set_option
+@options.distributed_option
 @options.quiet_option
 @options.json_option
-def command(run: str, quiet: bool, as_json: bool) -> None:
+def command(run: str, assignments: tuple[str, ...], distributed: bool | None, quiet: bool, as_json: bool) -> None:
     """Go on with a run that was stopped or killed.
 
     RUN is its folder. It ends with the same population, history and winner as if it had never stopped (same device, same
-    version). A finished run only prints its result again.
+    version). A finished run only prints its result again. Only [plan] and [checkpoint] may be set anew.
 
     \b
     vmaptune resume runs/digits-20260101-120000
+    vmaptune resume runs/digits-20260101-120000 --set plan.chunk=4
     """
     from vmaptune.cli.run import execute
     from vmaptune.store.folder import RunFolder
 
     folder = RunFolder(run).require_run()
-    execute(str(folder.config), out=run, resume=True, quiet=quiet, as_json=as_json)
+    execute(str(folder.config), assignments, out=run, resume=True, distributed=distributed, quiet=quiet, as_json=as_json)

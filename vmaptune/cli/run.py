@@ -27,6 +27,7 @@ _STARTED = time.perf_counter()
     is_flag=True,
     help="Go on with the run in --out, or the newest unfinished run of this config below runs/; if there is none, begin one.",
 )
+@options.distributed_option
 @options.quiet_option
 @options.json_option
 def command(
@@ -35,6 +36,7 @@ def command(
     out: str | None,
     seed: int | None,
     resume: bool,
+    distributed: bool | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -48,7 +50,16 @@ def command(
     vmaptune run my.toml --out runs/first --seed 1
     vmaptune run --set search.method=random --set population.size=128 --json
     """
-    execute(config, assignments, out=out, seed=seed, resume=resume, quiet=quiet, as_json=as_json)
+    execute(
+        config,
+        assignments,
+        out=out,
+        seed=seed,
+        resume=resume,
+        distributed=distributed,
+        quiet=quiet,
+        as_json=as_json,
+    )
 
 
 def execute(
@@ -58,6 +69,7 @@ def execute(
     out: str | None,
     seed: int | None = None,
     resume: bool,
+    distributed: bool | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -65,26 +77,34 @@ def execute(
     with _Signals() as signals:
         begun = time.perf_counter()
         from vmaptune.cli.progress import Progress
+        from vmaptune.distributed import alone, is_main, start, together
         from vmaptune.loop import tune
         from vmaptune.plan import prepare_backend
         from vmaptune.store.folder import find_run
         from vmaptune.toml import load_config
 
+        start(distributed)
         prepare_backend()
         imported = time.perf_counter() - begun
-        resolved, task = load_config(config, assignments, seed=seed)
+        resolved, task = together(lambda: load_config(config, assignments, seed=seed))
         loaded = time.perf_counter() - begun - imported
         if resume and out is None and (found := find_run("runs", resolved.run_id)):
             out = str(found.path)
-        signals.stop_if_caught()
+        if alone():  # several processes agree on it after their first dispatch
+            signals.stop_if_caught()
         size = resolved.population
-        sinks = [] if quiet else [Progress(size.generations, size.segment_steps, task.metric, task.direction)]
+        sinks = [] if quiet or not is_main() else [Progress(size.generations, size.segment_steps, task.metric, task.direction)]
         result = tune(resolved, task=task, out=out, resume=resume, sinks=sinks, should_stop=signals.caught)
         seconds = {"import": imported, "data": loaded, **result.seconds, "total": time.perf_counter() - _STARTED}
+        if "first_step" in seconds:
+            seconds["first_step"] += begun - _STARTED + imported + loaded  # from the start of the process
         facts = result.as_json() | {"seconds": {name: round(value, 3) for name, value in seconds.items()}}
-        _print_result(result, facts, as_json)
+        if is_main():
+            _print_result(result, facts, as_json)
         if result.status == "interrupted":
-            click.echo(f"Stopped after a whole generation. Go on with: vmaptune resume {result.run}", err=True)
+            if is_main():
+                click.echo(f"Stopped after a whole generation. Go on with: vmaptune resume {result.run}", err=True)
+            signals.number = signals.number or signal.SIGTERM  # another process was told to stop, and so all have
             signals.stop_if_caught()
 
 

@@ -1,12 +1,12 @@
 """Checkpoints of a run's state, by Orbax: written in the background, whole or not at all.
 
-Leaves are copied to the host before the call returns, because the next segment donates their buffers. They are stored
-under their dotted paths, so a checkpoint can be read without this package.
+A state is copied to the host first, because the next dispatch reuses its buffers. Leaves are stored whole under their
+dotted paths, so a checkpoint can be read without this package, and resumed on other hardware.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,15 +41,25 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
 
-    def save(self, generation: int, state: Any) -> None:
-        """Starts writing the state as it stands after a generation; waits only for the one before.
+    @staticmethod
+    def snapshot(state: Any) -> dict[str, Any]:
+        """Copies a state, so that its buffers can be used again: what `save` takes.
+
+        To the host; on the devices where a state is spread over several processes, each of which then writes its part.
+        """
+        leaves = {path: _as_data(leaf) for path, leaf in flatten(state).items() if leaf.size}
+        if all(leaf.is_fully_addressable for leaf in leaves.values()):
+            return {path: np.array(leaf) for path, leaf in leaves.items()}
+        return _copied(leaves)
+
+    def save(self, generation: int, snapshot: Mapping[str, Any]) -> None:
+        """Starts writing the state as it stood after a generation; waits only for the one before.
 
         Raises:
             StoreError: That one could not be written.
         """
-        host = {path: np.array(_as_data(leaf)) for path, leaf in flatten(state).items() if leaf.size}
         with self._told("written"):
-            self._manager.save(generation, args=self._ocp.args.StandardSave(host), force=True)
+            self._manager.save(generation, args=self._ocp.args.StandardSave(dict(snapshot)), force=True)
 
     def restore_newest(self, at_most: int, like: Any) -> tuple[int, Any]:
         """Reads the newest whole checkpoint back, bit for bit.
@@ -79,10 +89,9 @@ class Checkpoints:
 
     def _restore(self, generation: int, like: Any) -> Any:
         template = flatten(like)
-        data = {path: _as_data(leaf) for path, leaf in template.items() if leaf.size}
-        wanted = {path: np.empty(leaf.shape, leaf.dtype) for path, leaf in data.items()}
-        host = self._manager.restore(generation, args=self._ocp.args.StandardRestore(wanted))
-        leaves = [_like(host[path], leaf) if leaf.size else leaf for path, leaf in template.items()]
+        wanted = {path: _wanted(_as_data(leaf)) for path, leaf in template.items() if leaf.size}
+        found = self._manager.restore(generation, args=self._ocp.args.StandardRestore(wanted))
+        leaves = [_like(found[path], leaf) if leaf.size else leaf for path, leaf in template.items()]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def drop_after(self, generation: int) -> None:
@@ -122,9 +131,22 @@ def _as_data(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 
 
+@jax.jit
+def _copied(tree: Any) -> Any:
+    """Copies that live on when the originals are donated."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def _wanted(leaf: Any) -> Any:
+    """How to restore a leaf: whole on the host, or each process its part."""
+    if leaf.is_fully_addressable:
+        return np.empty(leaf.shape, leaf.dtype)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
 def _like(value: Any, leaf: Any) -> Any:
     """A restored array as the leaf it was: on its devices, and a key again if it was one."""
-    array = np.asarray(value)
+    array = value if isinstance(value, jax.Array) and not value.is_fully_addressable else np.asarray(value)
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.device_put(jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf)), leaf.sharding)
-    return jax.device_put(array, leaf.sharding)
+        array = jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
+    return array if isinstance(array, jax.Array) and not array.is_fully_addressable else jax.device_put(array, leaf.sharding)

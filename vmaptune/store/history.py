@@ -199,6 +199,20 @@ class History:
                 last = "(SELECT max(generation) FROM record)"
                 self._db.execute(f"UPDATE trial SET ended = {last}, reason = 'finished' WHERE ended IS NULL")
 
+    def last_checkpoint(self) -> int:
+        """The newest generation whose checkpoint was seen whole, or -1."""
+        newest = self._db.execute("SELECT max(generation) FROM event WHERE kind = 'checkpoint'").fetchone()[0]
+        return -1 if newest is None else int(newest)
+
+    def move(self, environment: Mapping[str, Any]) -> None:
+        """Notes where the run goes on from now."""
+        with self._db:
+            self._db.execute("UPDATE run SET environment = ?", (json.dumps(environment),))
+
+    def settle(self) -> None:
+        """Moves everything into the one file, for readers on other hosts, which do not see what SQLite keeps beside it."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def last_generation(self) -> int:
         """The newest generation on record, or -1."""
         newest = self._db.execute("SELECT max(generation) FROM record").fetchone()[0]
