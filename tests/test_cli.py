@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shlex
 import signal
@@ -13,6 +14,7 @@ import tomllib
 from contextlib import contextmanager
 from pathlib import Path
 
+import jax
 import pytest
 import tomlkit
 from click.testing import CliRunner
@@ -229,6 +231,31 @@ def test_check_json_holds_the_config_and_its_size(here):
     assert facts["population_bytes"] >= 3 * 4 * MEMBERS * facts["parameters_per_member"]  # weights and two moments of Adam
     assert sum(facts["examples"].values()) == 1797
     assert facts["id"] == load_config(here, ["optimizer.b1=0.5"])[0].run_id
+
+
+def test_check_plan_times_the_candidates_once_and_prints_the_fastest_first(here, tmp_path, monkeypatch):
+    monkeypatch.setenv("VMAPTUNE_CACHE", str(tmp_path / "cache"))
+    size = 2 * jax.device_count()
+    first = call("check", here, "--plan", "--set", f"population.size={size}")
+    assert (first.exit_code, first.stderr) == (0, "")
+    assert re.match(rf"{jax.device_count()} x cpu, [\d.]+ GiB of memory each; timed just now\n", first.stdout)
+    times = [float(t) for t in re.findall(r"members?, \w+ +([\d.e+]+) ", first.stdout)]
+    assert len(times) > 1
+    assert times == sorted(times)
+    assert [line for line in first.stdout.splitlines() if line.rstrip().endswith("chosen")] == [first.stdout.splitlines()[4]]
+    again = call("check", here, "--plan", "--set", f"population.size={size}")
+    assert again.stdout == first.stdout.replace("timed just now", "timed on this machine before")
+    odd = call("check", here, "--plan", "--set", "population.size=3", "--set", "plan.devices=2", "--set", "plan.chunk=1")
+    assert "by rule of thumb: there is nothing to choose from; 1 slots stay empty" in odd.stdout
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_run_fills_the_cache_folder_unless_that_is_off(here, tmp_path, cached):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_COMPILATION_CACHE")}
+    environment |= {"VMAPTUNE_CACHE": str(tmp_path / "cache") if cached else "off", "HOME": str(tmp_path), "XDG_CACHE_HOME": ""}
+    command = [sys.executable, "-m", "vmaptune", "run", str(here), "--out", str(tmp_path / "run"), "--quiet"]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert {path.parent.relative_to(tmp_path) for path in tmp_path.rglob("jit_*")} == ({Path("cache/jax")} if cached else set())
 
 
 @pytest.mark.parametrize("table", TABLES)

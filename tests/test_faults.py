@@ -247,7 +247,7 @@ def test_a_resumed_run_keeps_to_the_plan_that_it_was_begun_with(tmp_path, monkey
     begun = read_run(RunFolder(cut.run))["environment"]["plan"]
     other = Plan(1, 3)
     assert begun != other._asdict()
-    monkeypatch.setattr(loop, "choose_plan", lambda *_, **__: planner.Choice(other, "timed", (), 0))
+    monkeypatch.setattr(loop, "choose_plan", lambda *_, **__: planner.Planned(other, "timed", (), 0))
     again = vt.tune(tree, out=cut.run, resume=True)
     assert read_run(RunFolder(cut.run))["environment"]["plan"] == begun
     assert tables(again.run) == tables(whole.run)

@@ -74,8 +74,8 @@ def keeps_to(plan, pins, n):
 def test_every_candidate_keeps_to_what_is_pinned(pins, task, n):
     config, made = work(plan=pins, task=task, population={"size": n})
     thumb = choose_plan(config, made, timed=False).plan
-    asked = planner._Work(config, made)
-    candidates = asked.candidates(asked.rule_of_thumb())
+    asked = planner.Work(config, made)
+    candidates = asked.candidates
     assert candidates[0] == thumb
     assert len(set(candidates)) == len(candidates)
     for plan in candidates:
@@ -105,8 +105,8 @@ def test_the_strict_plan_is_one_and_the_same_for_every_n():
     layouts = set()
     for n in (1, 3, 8):
         config, task = work(plan={"name": "strict"}, task=CONVOLUTIONAL, population={"size": n})
-        asked = planner._Work(config, task)
-        layouts |= set(asked.candidates(asked.rule_of_thumb()))
+        asked = planner.Work(config, task)
+        layouts |= set(asked.candidates)
     assert len(layouts) == 1, layouts
 
 
@@ -150,7 +150,7 @@ def test_a_seed_or_another_search_is_the_same_work():
         tree = one.tree | {section: one.tree[section] | values for section, values in changes.items()}
         tree["search"] = changes.get("search", tree["search"])
         other = resolve(tree | {"seed": 3})[0]
-        assert planner._Work(one, task).key == planner._Work(other, task).key
+        assert planner.Work(one, task).key == planner.Work(other, task).key
 
 
 def test_other_work_has_another_key():
@@ -164,9 +164,9 @@ def test_other_work_has_another_key():
         work(population={"size": 9}),
     ]
     sgd = work(optimizer={"name": "sgd"})
-    keys = [planner._Work(config, task).key for config, task in works]
+    keys = [planner.Work(config, task).key for config, task in works]
     assert len(set(keys)) == len(keys)
-    assert planner._Work(*sgd).key == keys[1]
+    assert planner.Work(*sgd).key == keys[1]
 
 
 @pytest.mark.parametrize(
@@ -203,14 +203,14 @@ def test_without_a_cache_it_is_timed_every_time(monkeypatch, tmp_path):
 
 
 def model_of(config, task, lowering="grouped"):
-    return planner._Work(config, task).memory(lowering, 1)
+    return planner.Work(config, task).memory(lowering, 1)
 
 
 def test_candidates_become_as_narrow_as_memory_asks(monkeypatch):
     config, task = work(population={"size": 32}, batch={"size": 512}, task={"hidden": [64]})
-    asked = planner._Work(config, task)
+    asked = planner.Work(config, task)
     fixed, each = model_of(config, task)
-    waiting = 2 * planner._bytes(asked.member) * 16
+    waiting = 2 * planner.bytes_of(asked.member) * 16
     free = choose_plan(config, task, timed=True)
     assert max(candidate.plan.chunk for candidate in free.candidates) == 16
     monkeypatch.setenv("VMAPTUNE_CACHE", "off")
@@ -232,9 +232,9 @@ def test_where_nothing_fits_one_at_a_time_is_tried(monkeypatch):
 def test_a_choice_that_memory_narrowed_is_remembered_too(monkeypatch):
     config, task = work(population={"size": 32}, batch={"size": 512}, task={"hidden": [64]})
     fixed, each = model_of(config, task)
-    waiting = 2 * planner._bytes(planner._Work(config, task).member) * 16
+    waiting = 2 * planner.bytes_of(planner.Work(config, task).member) * 16
     limited(monkeypatch, int((fixed + waiting + 3.5 * each) / 0.8))
-    monkeypatch.setattr(planner._Work, "timed", lambda _, found: [c._replace(microseconds=1.0 / c.plan.chunk) for c in found])
+    monkeypatch.setattr(planner.Work, "timed", lambda _, found: [c._replace(microseconds=1.0 / c.plan.chunk) for c in found])
     first = choose_plan(config, task, timed=True)
     assert (first.source, first.plan.chunk) == ("timed", 3)
     assert choose_plan(config, task, timed=True) == first._replace(source="timed before")
@@ -244,7 +244,7 @@ def test_a_choice_that_memory_narrowed_is_remembered_too(monkeypatch):
 def test_the_memory_model_agrees_with_the_compiler(lowering):
     """A line through two widths, held against the compiler's own account of others, wider than both."""
     config, task = work(task=CONVOLUTIONAL, batch={"size": 64})
-    asked = planner._Work(config, task)
+    asked = planner.Work(config, task)
     fixed, each = asked.memory(lowering, 1)
     for n in (4, 12, 24):
         jitted, inputs = asked.segment(Plan(1, n, lowering), n)
@@ -256,8 +256,8 @@ def test_the_memory_model_agrees_with_the_compiler(lowering):
         m = jitted.lower(inputs, members, jnp.int32(1)).compile().memory_analysis()
         taken = m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes - m.alias_size_in_bytes
         assert fixed + each * n == pytest.approx(taken, rel=0.3)
-    assert fixed > planner._bytes(task.splits.train)  # the data is held once, however many members there are
-    assert each > 2 * planner._bytes(asked.member.params)  # weights and gradients, at least
+    assert fixed > planner.bytes_of(task.splits.train)  # the data is held once, however many members there are
+    assert each > 2 * planner.bytes_of(asked.member.params)  # weights and gradients, at least
 
 
 def test_more_of_anything_takes_more_memory():

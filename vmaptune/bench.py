@@ -31,8 +31,8 @@ from vmaptune.data import embedded
 from vmaptune.data.batching import batch_indices
 from vmaptune.data.splits import Splits
 from vmaptune.loop import tune
-from vmaptune.plan import Plan, prepare_backend
-from vmaptune.planner import choose_plan
+from vmaptune.plan import Plan, bytes_of, prepare_backend
+from vmaptune.planner import Work, choose_plan
 from vmaptune.population import init_population
 from vmaptune.toml import override
 from vmaptune.train import make_evaluate, make_inputs, segment_of
@@ -94,7 +94,7 @@ def bench(
     choice = choose_plan(config, built, timed=True)
     contenders = _contenders(config, built, choice.plan)
     compiled = {name: _seconds(way) for name, way in contenders.items()}
-    flops, moved = _work(config, built)
+    flops, moved = _cost(config, built)
     machine = _machine()
     found = _measure({**contenders, **machine}, rounds)
     rows = [Row(name, median(found[name]), rounds, (min(found[name]), max(found[name])), compiled[name]) for name in contenders]
@@ -280,23 +280,14 @@ def _machine() -> dict[str, Callable[[], float]]:
     return {"matmul": matmul, "copy": copying}
 
 
-def _work(config: RunConfig, task: tasks.Task) -> tuple[float, float]:
+def _cost(config: RunConfig, task: tasks.Task) -> tuple[float, float]:
     """FLOPs of the matrix products and convolutions of a member-step, and the bytes it must move at least.
 
     The bytes are the training state, read and written once, and the batch.
     """
-    recipe = config.recipe(task)
-    member = jax.eval_shape(lambda: init_population(task, recipe.space, recipe.optimizer, size=1))
-    alone = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), member)
-    batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((config.batch.size, *leaf.shape[1:]), leaf.dtype), task.splits.train)
-
-    def gradient(params: Any, state: Any, batch: Any) -> Any:
-        return jax.grad(task.loss, has_aux=True)(params, state, batch, jax.random.key(0), train=True)[0]
-
-    jaxpr = jax.make_jaxpr(gradient)(alone.params, alone.model_state, batch)
-    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((alone.params, alone.opt_state)))
-    read = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(batch))
-    return _flops(jaxpr.jaxpr), float(2 * state + read)
+    work = Work(config, task)
+    state = bytes_of((work.member.params, work.member.opt_state))
+    return _flops(jax.make_jaxpr(work.gradient)(*work.arguments).jaxpr), float(2 * state + bytes_of(work.batch))
 
 
 def _flops(jaxpr: Any) -> float:

@@ -21,7 +21,7 @@ from vmaptune.champion import Champion, crown, nobody
 from vmaptune.config import RunConfig
 from vmaptune.distributed import put
 from vmaptune.errors import ConfigError
-from vmaptune.plan import Plan
+from vmaptune.plan import Plan, bytes_of
 from vmaptune.population import Member, Offspring, Stream, inherit, make_newborn, next_trials, root_key, stream_key, unborn
 from vmaptune.programs import Program
 from vmaptune.selectors import Selector, View
@@ -90,7 +90,7 @@ class Generations:
 
     def __init__(self, config: RunConfig, task: Task, plan: Plan) -> None:
         """Puts the data on the devices; compiles nothing yet."""
-        self._config, self._plan, self._n = config, plan, config.population.size
+        self._n = config.population.size
         self._recipe, self._selector = config.recipe(task), selector_of(config)
         self._root = root_key(config.seed)
         self._newborn = make_newborn(task, self._recipe.optimizer, seed=self._root, plan=plan)
@@ -99,8 +99,7 @@ class Generations:
         everywhere, slots = plan.everywhere, plan.slots(self._n)
         self._shardings = State(slots, everywhere, everywhere, everywhere)  # type: ignore[arg-type]
         self._facts = _shapes(self._n, check_task(task), self._recipe.space.axes)
-        each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(self._facts))
-        self.capacity = max(1, min(config.population.generations, _RECORDS_BYTES // max(each, 1)))
+        self.capacity = max(1, min(config.population.generations, _RECORDS_BYTES // max(bytes_of(self._facts), 1)))
         self._program = Program("generations", self._several, donate=(1,), out_shardings=(self._shardings, everywhere))
 
     def begin(self) -> State:

@@ -95,7 +95,7 @@ def tune(
             same = f"all {config.population.size} members have the same settings"
             warn(f"nothing is searched: {same}; put an axis where a number stands")
         selector_of(config)
-        if out is not None:
+        if out is not None and alone():  # of several processes, the one that writes says it for all
             _refuse_to_overwrite(RunFolder(out), resume=resume)
         begun = time.perf_counter()
         plan = _plan(config, task, out, resume=resume)

@@ -100,6 +100,11 @@ def _cores() -> int:
     return max(1, cores)
 
 
+def bytes_of(tree: Any) -> int:
+    """Bytes of all arrays of a pytree, or of what will be arrays of these shapes."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """True if that is what JAX's error says."""
     return "RESOURCE_EXHAUSTED" in str(error)

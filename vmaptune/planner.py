@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from vmaptune.cache import cache_folder
 from vmaptune.config import RunConfig
 from vmaptune.distributed import alone
-from vmaptune.plan import Plan, is_out_of_memory, make_plan
+from vmaptune.plan import Plan, bytes_of, is_out_of_memory, make_plan
 from vmaptune.population import make_newborn, root_key
 from vmaptune.tasks import Task, is_convolutional
 from vmaptune.train import make_inputs, segment_of
@@ -50,7 +50,7 @@ class Candidate(NamedTuple):
     microseconds: float | None = None
 
 
-class Choice(NamedTuple):
+class Planned(NamedTuple):
     """A chosen plan and why.
 
     Attributes:
@@ -66,7 +66,7 @@ class Choice(NamedTuple):
     limit: int
 
 
-def choose_plan(config: RunConfig, task: Task, *, timed: bool | None = None) -> Choice:
+def choose_plan(config: RunConfig, task: Task, *, timed: bool | None = None) -> Planned:
     """Chooses a plan for a config.
 
     Args:
@@ -77,61 +77,69 @@ def choose_plan(config: RunConfig, task: Task, *, timed: bool | None = None) -> 
     Raises:
         ConfigError: `[plan]` does not fit the population or the machine.
     """
-    work = _Work(config, task)
-    thumb = work.rule_of_thumb()
-    candidates = [Candidate(plan) for plan in work.candidates(thumb)]
+    work = Work(config, task)
+    thumb, candidates = work.thumb, [Candidate(plan) for plan in work.candidates]
     limit = memory_limit()
     if len(candidates) == 1 or not alone():  # processes would measure differently, and must agree
-        return Choice(thumb, "rule of thumb", (Candidate(thumb),), limit)
+        return Planned(thumb, "rule of thumb", (Candidate(thumb),), limit)
     if found := _recall(work):
-        return Choice(found[0].plan, "timed before", found, limit)
+        return Planned(found[0].plan, "timed before", found, limit)
     if timed is False or (timed is None and work.seconds() < _WORTH_SECONDS):
-        return Choice(thumb, "rule of thumb", (Candidate(thumb),), limit)
+        return Planned(thumb, "rule of thumb", (Candidate(thumb),), limit)
     fitting = _fitting(work, candidates, limit)
     found = tuple(sorted(work.timed(fitting), key=lambda c: c.microseconds or math.inf)) or (Candidate(thumb),)
     _remember(work, found)
-    return Choice(found[0].plan, "timed", found, limit)
+    return Planned(found[0].plan, "timed", found, limit)
 
 
-class _Work:
-    """What is to be planned: the training of a config's population, at its real shapes."""
+class Work:
+    """What is to be planned: the training of a config's population, at its real shapes.
+
+    Attributes:
+        member: One member, as shapes.
+        batch: What a step of it sees, as shapes.
+        thumb: The plan that is usually good.
+        candidates: The plans worth timing, `thumb` first; all keep to what is pinned.
+    """
 
     def __init__(self, config: RunConfig, task: Task) -> None:
         self.config, self.task, self.n = config, task, config.population.size
         self.recipe = config.recipe(task)
         self.newborn = make_newborn(task, self.recipe.optimizer)
         one = jax.ShapeDtypeStruct((1,), jnp.int32), jax.ShapeDtypeStruct((1, self.recipe.space.dimension), jnp.float32)
-        self.member = jax.eval_shape(self.newborn, *one)
+        population = jax.eval_shape(self.newborn, *one)
+        self.member = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), population)
         self.batch = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((config.batch.size, *leaf.shape[1:]), leaf.dtype), task.splits.train
         )
         self.cpu, self.convolutional = jax.default_backend() == "cpu", is_convolutional(task)
+        self.thumb = self._rule_of_thumb()
+        self.candidates = self._candidates()
 
-    def _gradient(self, params: Any, state: Any, batch: Any) -> Any:
+    def gradient(self, params: Any, state: Any, batch: Any) -> Any:
+        """The gradient of one member on one batch: most of what a member-step computes."""
         return jax.grad(self.task.loss, has_aux=True)(params, state, batch, jax.random.key(0), train=True)[0]
 
     @property
-    def _arguments(self) -> tuple[Any, Any, Any]:
-        alone = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.member)
-        return alone.params, alone.model_state, self.batch
+    def arguments(self) -> tuple[Any, Any, Any]:
+        """What `gradient` takes, as shapes."""
+        return self.member.params, self.member.model_state, self.batch
 
     @property
     def key(self) -> str:
         """Names the work on this machine by content: device, versions, and the gradient's program with all its shapes."""
-        program = re.sub(r"0x[0-9a-f]+", "", str(jax.make_jaxpr(self._gradient)(*self._arguments)))
+        program = re.sub(r"0x[0-9a-f]+", "", str(jax.make_jaxpr(self.gradient)(*self.arguments)))
         device = (jax.devices()[0].device_kind, jax.device_count(), os.cpu_count(), jax.__version__)
-        pinned = self.rule_of_thumb(), self.candidates(self.rule_of_thumb())
-        rest = (self.n, pinned, self.config.optimizer.name, self.config.batch.order, str(self.member))
+        rest = (self.n, self.candidates, self.config.optimizer.name, self.config.batch.order, str(self.member))
         return hashlib.sha256(repr((device, rest, program)).encode()).hexdigest()[:16]
 
     def seconds(self) -> float:
         """Expected training time, to an order of magnitude."""
-        cost = jax.jit(self._gradient).lower(*self._arguments).cost_analysis()
+        cost = jax.jit(self.gradient).lower(*self.arguments).cost_analysis()
         flops = float((cost or {}).get("flops", 0.0))
         return flops * self.n * self.config.population.horizon / _GUESSED_FLOPS.get(jax.default_backend(), 2e12)
 
-    def rule_of_thumb(self) -> Plan:
-        """The plan that is usually good."""
+    def _rule_of_thumb(self) -> Plan:
         given = self.config.plan
         lowering = None if given.lowering == "auto" else given.lowering
         if lowering is None and not (self.cpu and self.convolutional):
@@ -152,12 +160,12 @@ class _Work:
         """Members whose training state stays in a core's cache; a convolution's activations leave no room for two."""
         if self.convolutional:
             return 1
-        held = _bytes(self.member) + _bytes(self.member.params)
+        held = bytes_of(self.member) + bytes_of(self.member.params)
         return 2 ** min(5, int(math.log2(max(1, _CHUNK_BYTES / held))))
 
-    def candidates(self, thumb: Plan) -> list[Plan]:
-        """The plans worth timing, the rule of thumb first; all keep to what is pinned."""
-        given, block = self.config.plan, math.ceil(self.n / thumb.devices)
+    def _candidates(self) -> list[Plan]:
+        thumb, given = self.thumb, self.config.plan
+        block = math.ceil(self.n / thumb.devices)
         if given.name == "strict":
             return [thumb]  # what is timed may come out differently for another N
         widths = [given.chunk or thumb.chunk]
@@ -234,13 +242,13 @@ class _Work:
             m = compiled.memory_analysis()
             taken.append(m.argument_size_in_bytes + m.output_size_in_bytes + m.temp_size_in_bytes - m.alias_size_in_bytes)
         each = (taken[1] - taken[0]) / (widths[1] - widths[0])
-        return max(0.0, taken[0] - each * widths[0]), max(each, float(_bytes(self.member)))
+        return max(0.0, taken[0] - each * widths[0]), max(each, float(bytes_of(self.member)))
 
 
-def _fitting(work: _Work, candidates: Iterable[Candidate], limit: int) -> list[Candidate]:
+def _fitting(work: Work, candidates: Iterable[Candidate], limit: int) -> list[Candidate]:
     """The candidates whose memory a device has, by the memory model; one too wide gives way to the widest that fits."""
     models: dict[tuple[Any, int], tuple[float, float]] = {}
-    state = _bytes(work.member)
+    state = bytes_of(work.member)
     fitting: dict[Plan, Candidate] = {}
     for plan in (candidate.plan for candidate in candidates):
         if (plan.lowering, plan.unroll) not in models:
@@ -264,11 +272,7 @@ def memory_limit() -> int:
     return total // jax.local_device_count()
 
 
-def _bytes(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _recall(work: _Work) -> tuple[Candidate, ...]:
+def _recall(work: Work) -> tuple[Candidate, ...]:
     """What was measured before on this machine for this work, the fastest first; empty if nothing was."""
     if (folder := cache_folder()) is None:
         return ()
@@ -279,7 +283,7 @@ def _recall(work: _Work) -> tuple[Candidate, ...]:
         return ()
 
 
-def _remember(work: _Work, found: Iterable[Candidate]) -> None:
+def _remember(work: Work, found: Iterable[Candidate]) -> None:
     """Keeps a measurement; a cache that cannot be written is no reason to stop."""
     if (folder := cache_folder()) is None:
         return

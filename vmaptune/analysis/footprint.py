@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from vmaptune.config import RunConfig
+from vmaptune.plan import bytes_of
 from vmaptune.planner import choose_plan
 from vmaptune.population import init_population
 from vmaptune.tasks import Task
@@ -36,8 +37,8 @@ def footprint(config: RunConfig, task: Task, *, timed: bool = False) -> dict[str
     return {
         "axes": {name: axis.as_toml() for name, axis in recipe.space.axes.items()},
         "parameters_per_member": _elements(shapes.params) // n,
-        "population_bytes": _bytes(shapes),
-        "data_bytes": _bytes(task.splits),
+        "population_bytes": bytes_of(shapes),
+        "data_bytes": bytes_of(task.splits),
         "examples": {part: task.splits.size(part) for part in task.splits._fields},  # type: ignore[arg-type]
         "member_steps": n * config.population.horizon,
         "horizon": config.population.horizon,
@@ -58,7 +59,3 @@ def footprint(config: RunConfig, task: Task, *, timed: bool = False) -> dict[str
 
 def _elements(tree: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-
-
-def _bytes(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
@@ -45,8 +47,9 @@ def command(config: str | None, assignments: tuple[str, ...], timed: bool, as_js
             (c["plan"], c["microseconds"], c["bytes"] and _bytes(c["bytes"]), "chosen" if i == 0 else "")
             for i, c in enumerate(plan["candidates"])
         ]
-        dead = plan["slots"] - resolved.population.size
-        click.echo(f"{plan['device']}: {plan['source']}; {_bytes(plan['bytes_limit'])} of memory a device; {dead} dead slots\n")
+        spare = plan["slots"] - resolved.population.size
+        dead = f"; {spare} slots stay empty" if spare else ""
+        click.echo(f"{plan['devices']} x {plan['device']}, {_bytes(plan['bytes_limit'])} of memory each; {_how(plan)}{dead}\n")
         print_table("Plans", ("plan", "us a member-step", "memory a device", ""), rows)
         return
     memory = {part: _bytes(size[f"{part}_bytes"]) for part in ("population", "data")}
@@ -60,6 +63,12 @@ def command(config: str | None, assignments: tuple[str, ...], timed: bool, as_js
     ):
         click.echo(f"# {line}")
     click.echo("\n" + to_toml(resolved, task), nl=False)
+
+
+def _how(plan: Mapping[str, Any]) -> str:
+    """Where a plan comes from, in words."""
+    known = {"timed": "timed just now", "timed before": "timed on this machine before"}
+    return known.get(plan["source"], "by rule of thumb: there is nothing to choose from")
 
 
 def _bytes(n: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from contextlib import suppress
 
 import click
@@ -28,7 +27,6 @@ class Progress:
         self._steps = segment_steps
         self._metric = metric
         self._sign = 1.0 if direction == "max" else -1.0
-        self._begun: tuple[float, int] | None = None
         self._bar = _Bar(generations) if sys.stderr.isatty() else None
 
     def write(self, record: Record) -> None:
@@ -48,13 +46,9 @@ class Progress:
             )
 
     def _left(self, record: Record) -> str:
-        """Time left, once two generations have shown how long one takes."""
-        moment = time.monotonic()
-        if self._begun is None:
-            self._begun = (moment, record.generation)
-            return ""
-        each = (moment - self._begun[0]) / (record.generation - self._begun[1])
-        return f"  {each * (self._generations - 1 - record.generation):.0f} s left"
+        """Time left, if what is to come takes as long as this: records come in bursts, so their arrival tells nothing."""
+        left = self._generations - 1 - record.generation
+        return f"  {record.seconds['train'] * left:.0f} s left" if left else ""
 
     def close(self) -> None:
         """Leaves the bar as it stands."""

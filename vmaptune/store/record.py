@@ -23,7 +23,7 @@ class Record:
         hyperparameters: f32[N] by dotted name, the searched ones, decoded.
         parent: i32[N], the slot that each slot's next member comes from; own slot: it survives; -1: born anew.
         next_trial: i32[N], the trial in each slot in the next generation.
-        seconds: Wall time by part: train and select of this generation, store of the one before.
+        seconds: Wall time by part: `train`, of the dispatch that ran it, shared out evenly among its generations.
     """
 
     generation: int
