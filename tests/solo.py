@@ -11,12 +11,37 @@ import optax
 from vmaptune.population import Stream, stream_key
 
 
+def mixed(number, words):
+    """lowbias32 of a Weyl step from each word, in Python's whole numbers."""
+    for word in words:
+        number = (number * 0x9E3779B9 + word) & 0xFFFFFFFF
+        number = ((number ^ number >> 16) * 0x7FEB352D) & 0xFFFFFFFF
+        number = ((number ^ number >> 15) * 0x846CA68B) & 0xFFFFFFFF
+        number ^= number >> 16
+    return number
+
+
+def shuffled(key, n):
+    """The permutation of 0..n-1 that a key stands for: the swap-or-not shuffle (Hoang et al. 2012), card by card."""
+    words = [int(word) for word in np.ravel(jax.random.key_data(key))]
+    order = list(range(n))
+    for i in range(32):
+        middle, salt = mixed(2 * i, words) % n, mixed(2 * i + 1, words)
+        for card, x in enumerate(order):
+            partner = (middle - x) % n
+            if mixed(max(x, partner), [salt]) >> 31:
+                order[card] = partner
+    return np.array(order)
+
+
 def batches(seed, start, steps, batch_size, examples, trial=None):
     """Rows of indices for steps start..start+steps, epoch by epoch."""
     key = stream_key(seed, Stream.BATCH) if trial is None else stream_key(seed, Stream.BATCH, trial)
     per_epoch = examples // batch_size
+    orders = {}
     for s in range(start, start + steps):
-        order = np.asarray(jax.random.permutation(jax.random.fold_in(key, s // per_epoch), examples))
+        epoch = s // per_epoch
+        order = orders[epoch] = orders[epoch] if epoch in orders else shuffled(jax.random.fold_in(key, epoch), examples)
         yield order[(s % per_epoch) * batch_size :][:batch_size]
 
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.solo import shuffled
 from vmaptune.data import embedded
 from vmaptune.data.batching import batch_indices
 from vmaptune.data.splits import Splits, check_splits, split_classification
@@ -26,7 +27,7 @@ def test_an_epoch_sees_no_example_twice_and_every_start_continues_the_same_strea
         rows = [found[s] for s in range(steps) if (start + s) // per_epoch == epoch]
         seen = np.concatenate(rows)
         assert len(set(seen.tolist())) == len(seen)
-        order = np.asarray(jax.random.permutation(jax.random.fold_in(KEY, epoch), examples))
+        order = shuffled(jax.random.fold_in(KEY, epoch), examples)
         first = max(start, epoch * per_epoch) - epoch * per_epoch
         np.testing.assert_array_equal(seen, order[first * batch : first * batch + len(seen)])
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from vmaptune.hashing import permuted
+
 
 def batch_indices(key: jax.Array, start: jax.Array, *, steps: int, batch_size: int, examples: int) -> jax.Array:
     """The examples of `steps` consecutive batches.
@@ -25,11 +27,8 @@ def batch_indices(key: jax.Array, start: jax.Array, *, steps: int, batch_size: i
         i32[K, B].
     """
     per_epoch = examples // batch_size
-    epochs = (steps - 1) // per_epoch + 2  # as many as `steps` batches can touch, wherever they start
-    first = start // per_epoch
-
-    def epoch(e: jax.Array) -> jax.Array:
-        return jax.random.permutation(jax.random.fold_in(key, first + e), examples)[: per_epoch * batch_size]
-
-    stream = jax.vmap(epoch)(jnp.arange(epochs)).reshape(epochs * per_epoch, batch_size)
-    return jax.lax.dynamic_slice_in_dim(stream, start % per_epoch, steps)
+    step = start + jnp.arange(steps, dtype=jnp.int32)
+    keys = jax.vmap(lambda epoch: jax.random.fold_in(key, epoch))(step // per_epoch)
+    words = tuple(jnp.moveaxis(jax.random.key_data(keys), -1, 0)[..., None])
+    position = (step % per_epoch * batch_size)[:, None] + jnp.arange(batch_size, dtype=jnp.int32)[None]
+    return permuted(position.astype(jnp.uint32), words, examples).astype(jnp.int32)

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vmaptune.models.dropout import Dropout
-from vmaptune.settings import Rate
+from vmaptune.models.dropout import Dropout, DropoutRate
 
 
 class CNN(nnx.Module):
@@ -32,7 +31,7 @@ class CNN(nnx.Module):
         features = (height >> len(channels)) * (width >> len(channels)) * [depth, *channels][-1]
         self.head = nnx.Linear(features, outputs, rngs=rngs)
 
-    def __call__(self, x: jax.Array, *, dropout: Rate = 0.0) -> jax.Array:
+    def __call__(self, x: jax.Array, *, dropout: DropoutRate = 0.0) -> jax.Array:
         """Returns f32[batch, outputs] for f32[batch, height, width, channels].
 
         Args:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
+
+from vmaptune.hashing import mixed
+from vmaptune.settings import Rate, Usual
+
+DropoutRate = Annotated[Rate, Usual(0.0, 0.5)]
 
 
 class Dropout(nnx.Module):
@@ -36,19 +41,7 @@ class Dropout(nnx.Module):
 def mask_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Random bits u32[shape], good enough for masks and a tenth of the cost of `jax.random.bits`.
 
-    Threefry spends a hundred operations on a number, which for a small network is half of all its training. A mask asks
-    less: each position's number is mixed with the words of the key, which stays threefry's, by an integer hash.
-
-    References:
-        Wellons, Prospecting for Hash Functions (lowbias32), https://nullprogram.com/blog/2018/07/31/
+    Threefry's would be half of all the training of a small network.
     """
-    bits = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    for word in jax.random.key_data(key).ravel():
-        bits = _mixed(bits * np.uint32(0x9E3779B9) + word)  # Weyl steps: neighbours start far apart
-    return bits
-
-
-def _mixed(x: jax.Array) -> jax.Array:
-    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
-    x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
-    return x ^ (x >> np.uint32(16))
+    positions = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+    return mixed(positions, *jax.random.key_data(key).ravel())

@@ -8,8 +8,7 @@ from itertools import pairwise
 import jax
 from flax import nnx
 
-from vmaptune.models.dropout import Dropout
-from vmaptune.settings import Rate
+from vmaptune.models.dropout import Dropout, DropoutRate
 
 
 class MLP(nnx.Module):
@@ -27,7 +26,7 @@ class MLP(nnx.Module):
         self.dropout = Dropout(rngs=rngs)
         self.head = nnx.Linear(widths[-1], outputs, rngs=rngs)
 
-    def __call__(self, x: jax.Array, *, dropout: Rate = 0.0) -> jax.Array:
+    def __call__(self, x: jax.Array, *, dropout: DropoutRate = 0.0) -> jax.Array:
         """Returns f32[batch, outputs] for f32[batch, features].
 
         Args:
