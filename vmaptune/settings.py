@@ -1,9 +1,10 @@
 """What a setting is: the annotation is the contract.
 
 Optimizers, schedules, losses, tasks and selectors are plain functions with keyword-only settings. `settings(fn)` reads
-them from the signature: a `float` is a traced scalar that may differ per member, anything else (`int`, `bool`, `str`,
-`tuple`) is a shape or a branch and is the same for all. Ranges are `msgspec.Meta` in the annotation, so a value is checked
-by the type it is declared with. Config, `vmaptune list`, docs and tests read this, and nothing is declared twice.
+them from the signature: a `float` is a traced scalar that may differ per member, a `tuple[float, ...]` a traced vector whose
+length is the same for all, anything else (`int`, `bool`, `str`, other tuples) is a shape or a branch and is the same for all.
+Ranges are `msgspec.Meta` in the annotation, so a value is checked by the type it is declared with; a `Usual` beside it says
+where people search. Config, `vmaptune list`, docs and tests read this, and nothing is declared twice.
 """
 
 from __future__ import annotations
@@ -15,12 +16,27 @@ import re
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 import numpy as np
 
 from vmaptune.errors import ConfigError
+
+
+class Usual(NamedTuple):
+    """Where a float setting is usually searched, in its annotation: `Annotated[float, Meta(gt=0), Usual(0.1, 10, "log")]`.
+
+    Attributes:
+        low: Smallest value, included.
+        high: Largest value, included.
+        scale: "linear" or "log".
+    """
+
+    low: float
+    high: float
+    scale: Literal["linear", "log"] = "linear"
+
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -41,7 +57,7 @@ class Setting:
         name: The parameter's name, as in TOML.
         annotation: The type that a value must convert to, ranges included.
         default: The default, or `inspect.Parameter.empty` when a value must be given.
-        traced: True for a `float`: one value per member, and an axis may stand in its place.
+        traced: True for a `float` or a vector of them: one value per member, and an axis may stand in a number's place.
         help: Its line in the function's `Args:` section.
     """
 
@@ -55,6 +71,31 @@ class Setting:
     def required(self) -> bool:
         """True when there is no default."""
         return self.default is inspect.Parameter.empty
+
+    @property
+    def vector(self) -> bool:
+        """True for a traced list of numbers."""
+        return self.traced and _base(self.annotation) is not float
+
+    @property
+    def number(self) -> Setting:
+        """The setting of one number of a vector; of a scalar, itself."""
+        if not self.vector:
+            return self
+        annotation = get_args(_base(self.annotation))[0]
+        return Setting(self.name, annotation, inspect.Parameter.empty, True, self.help)
+
+    @property
+    def usual(self) -> Usual | None:
+        """Where it is usually searched: as declared, or its whole range if that has two ends; else None."""
+        metas = get_args(self.annotation)[1:] if get_origin(self.annotation) is Annotated else ()
+        for meta in metas:
+            if isinstance(meta, Usual):
+                return meta
+        low, high = (
+            next((getattr(m, end, None) for m in metas if getattr(m, end, None) is not None), None) for end in ("ge", "le")
+        )
+        return Usual(low, high) if self.traced and low is not None and high is not None else None
 
     @property
     def type_name(self) -> str:
@@ -86,7 +127,8 @@ def settings(fn: Callable[..., Any]) -> dict[str, Setting]:
             raise ConfigError(
                 f"{_name_of(fn)}: setting {name!r} has no annotation; write float (traced) or int/bool/str (static)"
             )
-        traced = _base(parameter.annotation) is float
+        base = _base(parameter.annotation)
+        traced = base is float or (get_origin(base) is tuple and _base(get_args(base)[0]) is float)
         found[name] = Setting(name, parameter.annotation, parameter.default, traced, helps.get(name, ""))
     return found
 
@@ -99,6 +141,8 @@ def convert(setting: Setting, value: Any, where: str) -> Any:
     """
     try:
         converted = msgspec.convert(value, setting.annotation)
+        if setting.vector:
+            return tuple(convert(setting.number, number, f"{where}[{i}]") for i, number in enumerate(converted))
         if setting.traced and not math.isinf(converted):
             msgspec.convert(_as_float32(converted), setting.annotation)  # what a member would train with
     except (msgspec.ValidationError, OverflowError):
@@ -149,6 +193,7 @@ def _describe(annotation: Any) -> str:
         base, *metas = get_args(annotation)
         signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
         parts = [f"{sign} {getattr(m, k)}" for m in metas for k, sign in signs.items() if getattr(m, k, None) is not None]
+        parts += [f"at least {m.min_length} long" for m in metas if getattr(m, "min_length", None)]
         return " ".join([_describe(base), " and ".join(parts)]).strip()
     if get_origin(annotation) is Literal:
         return " | ".join(map(str, get_args(annotation)))
