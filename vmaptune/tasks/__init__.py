@@ -1,0 +1,34 @@
+"""What is trained: a model, data and a loss, bound into a `Task`.
+
+A task is data and pure functions, whatever framework the model came from. The settings of a task are read from two
+signatures: those of the function that builds it (`int`, `bool`, `str`: static) and those of its loss (`float`: traced,
+one value a member).
+
+To ship a task, write a builder and add a row to `TASKS`. A task of your own needs no row: name it
+`package.module:function` or `path/to/file.py:function` in the config, or pass the `Task` to `vmaptune.tune`.
+"""
+
+from vmaptune.tasks.contract import Loss, Measured, Metrics, Task, check_task, is_convolutional, measured
+from vmaptune.tasks.digits import digits, digits_cnn
+from vmaptune.tasks.finding import TASKS, TaskBuilder, find_task
+from vmaptune.tasks.linear_regression import expected_loss, linear_regression
+from vmaptune.tasks.supervised import classification, regression
+
+__all__ = [
+    "TASKS",
+    "Loss",
+    "Measured",
+    "Metrics",
+    "Task",
+    "TaskBuilder",
+    "check_task",
+    "classification",
+    "digits",
+    "digits_cnn",
+    "expected_loss",
+    "find_task",
+    "is_convolutional",
+    "linear_regression",
+    "measured",
+    "regression",
+]

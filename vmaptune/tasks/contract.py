@@ -1,0 +1,148 @@
+"""What a task is: data and pure functions, whatever framework the model came from, and the checks they must pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+
+from vmaptune.data.splits import Splits, check_splits
+from vmaptune.errors import ConfigError, did_you_mean
+from vmaptune.lowering import has_convolutions
+from vmaptune.settings import settings
+
+Metrics = dict[str, jax.Array]
+
+
+class Loss(Protocol):
+    """What one member pays on one batch: `loss(params, model_state, batch, key, *, train, <float settings>)`.
+
+    Keyword-only floats beyond `train` are settings: traced, one value a member, and may be axes. One that rests at its
+    default for good is not passed: the loss then sees the plain number, and can leave out what that number turns off.
+    """
+
+    def __call__(self, *args: Any, **settings: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
+        """Returns `(loss f32[], (model_state, {metric: f32[]}))`, means over the batch's examples.
+
+        With `train=False` there is no randomness and no regularisation, so that members with different settings are
+        measured alike.
+        """
+        ...
+
+
+class Task(NamedTuple):
+    """A training problem.
+
+    What is a mean over examples, the loss measures, batch by batch. What is not (F1, AUC, the root of a mean square)
+    needs a whole split at once: `predict` gives the outputs of each example, `score` is called once with those of all.
+
+    Attributes:
+        init: `(key, sample) -> (params, model_state)`; sample is a batch of one example.
+        loss: See `Loss`.
+        splits: The data, examples on the leading axis.
+        metric: What a member is selected by: "loss", or one of the metrics that `loss` or `score` returns.
+        direction: "max" or "min".
+        predict: `(params, model_state, batch) -> outputs`, a pytree with the batch's examples on the leading axis. Draws
+            nothing and regularises nothing, as the loss with `train=False`.
+        score: `(outputs, data) -> {metric: f32[]}`, of a whole split at once: its outputs from `predict`, and the split.
+            Measured on validation and test, never while training. The outputs of a split are held in memory, for as many
+            members as are evaluated side by side. Given together with `predict`, or not at all.
+    """
+
+    init: Callable[[jax.Array, Any], tuple[Any, Any]]
+    loss: Loss
+    splits: Splits
+    metric: str
+    direction: Literal["max", "min"]
+    predict: Callable[[Any, Any, Any], Any] | None = None
+    score: Callable[[Any, Any], Metrics] | None = None
+
+    @property
+    def sample(self) -> Any:
+        """A batch of one training example."""
+        return jax.tree.map(lambda leaf: leaf[:1], self.splits.train)
+
+
+class Measured(NamedTuple):
+    """Names of what is measured, by the part of the data; the test split is measured as validation is.
+
+    Attributes:
+        train: While training: "loss", then the loss's metrics.
+        validation: The same, then the score's.
+    """
+
+    train: list[str]
+    validation: list[str]
+
+
+def measured(task: Task, where: str = "task") -> Measured:
+    """Names of what a task measures. Traces its functions on one example, computes nothing.
+
+    Args:
+        task: The task.
+        where: What to call it in an error.
+
+    Raises:
+        ConfigError: A metric is not one number or has a taken name, or `predict` and `score` do not go together.
+    """
+    if (task.predict is None) != (task.score is None):
+        raise ConfigError(f"{where}: predict and score go together; given: only {'predict' if task.score is None else 'score'}")
+
+    def measure() -> tuple[jax.Array, Metrics, Metrics, Any]:
+        key, sample = jax.random.key(0), task.sample
+        params, model_state = task.init(key, sample)
+        loss, (_, metrics) = task.loss(params, model_state, sample, key, train=False)
+        if task.predict is None or task.score is None:
+            return loss, metrics, {}, ()
+        outputs = task.predict(params, model_state, sample)
+        return loss, metrics, task.score(outputs, sample), outputs
+
+    loss, metrics, scores, outputs = jax.eval_shape(measure)
+    for name in {**metrics, **scores}:
+        if name == "loss":
+            raise ConfigError(f"{where}: a metric cannot be named 'loss'; the loss itself is recorded under that name")
+        if name in metrics and name in scores:
+            raise ConfigError(f"{where}: {name!r} is measured twice, by the loss and by the score; rename one of them")
+    for name, value in {"loss": loss, **metrics, **scores}.items():
+        if value.shape:
+            over = "of a whole split" if name in scores else "the mean over a batch"
+            raise ConfigError(f"{where}: {name} must be one number, {over}; given: shape {value.shape}")
+    for leaf in jax.tree.leaves(outputs):
+        if leaf.shape[:1] != (1,):
+            raise ConfigError(f"{where}: predict must return one row an example; given: shape {leaf.shape} for one example")
+    return Measured(["loss", *metrics], ["loss", *metrics, *scores])
+
+
+def check_task(task: Task, where: str = "task") -> list[str]:
+    """Checks a task before anything is compiled or written. Traces its functions on one example, computes nothing.
+
+    Returns:
+        Names of what it measures on every part of the data: "loss", then the metrics that its loss returns. What its score
+        adds on validation and test, `measured` knows.
+
+    Raises:
+        ConfigError: A split is unusable, a setting of the loss has no default, a metric is not one number or has a taken
+            name, or members cannot be selected by the task's metric and direction.
+    """
+    check_splits(task.splits, where)
+    if missing := [s.name for s in settings(task.loss).values() if s.required]:
+        raise ConfigError(f"{where}: the loss's setting {missing[0]!r} needs a default: it is measured without settings")
+    names = measured(task, where)
+    if task.metric not in names.validation:
+        measures = "its loss returns no metric" if task.score is None else "neither its loss nor its score returns a metric"
+        raise ConfigError(f"{where}: {measures} {task.metric!r}{did_you_mean(task.metric, names.validation)}")
+    if task.direction not in ("max", "min"):
+        raise ConfigError(f"{where}: direction must be 'max' or 'min'; given: {task.direction!r}")
+    return names.train
+
+
+def is_convolutional(task: Task) -> bool:
+    """True if there is a convolution in the task's loss."""
+
+    def value(params: Any, model_state: Any, batch: Any, key: jax.Array) -> Any:
+        return task.loss(params, model_state, batch, key, train=True)
+
+    sample = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), task.sample)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return has_convolutions(value, *jax.eval_shape(task.init, key, sample), sample, key)
