@@ -28,7 +28,7 @@ lr, wd, b1 = vt.Axis(1e-4, 1e-1, "log"), vt.Axis(1e-6, 1e-1, "log"), vt.Axis(0.5
 config = {
     "task": {"strength": vt.Axis(0.1, 2.0, "log"), "dropout": vt.Axis(0.0, 0.5)},
     "optimizer": {"learning_rate": lr, "weight_decay": wd, "b1": b1},
-    "schedule": {"name": "warmup_cosine", "warmup": vt.Axis(0.0, 0.3)},
+    "schedule": {"name": "cosine", "warmup": vt.Axis(0.0, 0.3)},
     "population": {"size": 32, "segment_steps": 50, "generations": 20},
 }
 if "VMAPTUNE_TINY" in os.environ:  # how the tests run this file

@@ -36,7 +36,7 @@ size = 32
 learning_rate = { low = 1e-4, high = 3e1, scale = "log" }  # high enough that members diverge and are replaced
 weight_decay = { low = 1e-6, high = 1e-1, scale = "log" }
 [schedule]
-name = "warmup_cosine"
+name = "cosine"
 warmup = { low = 0.0, high = 0.3 }
 [population]
 size = 8

@@ -35,7 +35,7 @@ SMALL = {
         "learning_rate": {"low": 1e-4, "high": 1e-1, "scale": "log"},
         "weight_decay": {"low": 1e-6, "high": 1e-1, "scale": "log"},
     },
-    "schedule": {"name": "warmup_cosine", "warmup": {"low": 0.0, "high": 0.3}},
+    "schedule": {"name": "cosine", "warmup": {"low": 0.0, "high": 0.3}},
     "population": {"size": 8, "segment_steps": 5, "generations": 4},
     "plan": {"generations_per_dispatch": 1},
 }

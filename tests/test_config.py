@@ -120,29 +120,29 @@ def test_whole_numbers_stand_for_floats(blob_task):
 def test_a_schedule_may_shape_any_traced_setting(blob_task):
     tree = BASE | {
         "schedule": {
-            "name": "warmup_cosine",
+            "name": "cosine",
             "warmup": {"low": 0.0, "high": 0.3},
-            "weight_decay": {"name": "warmup_cosine", "floor": 0.5},
+            "weight_decay": {"name": "cosine", "end": 0.5},
             "dropout": {"name": "constant"},
         }
     }
     config, task = resolve(tree, task=blob_task)
     assert list(config.schedules) == ["optimizer.learning_rate", "optimizer.weight_decay", "task.dropout"]
     assert config.space.axes == {"schedule.warmup": Axis(0.0, 0.3)}
-    assert config.space.constants["schedule.weight_decay.floor"] == 0.5
+    assert config.space.constants["schedule.weight_decay.end"] == 0.5
     assert config.tree["schedule"] == {
-        "name": "warmup_cosine",
+        "name": "cosine",
         "warmup": {"low": 0.0, "high": 0.3},
-        "floor": 0.0,
-        "weight_decay": {"name": "warmup_cosine", "warmup": 0.0, "floor": 0.5},
+        "end": 0.0,
+        "weight_decay": {"name": "cosine", "warmup": 0.0, "end": 0.5},
         "dropout": {"name": "constant"},
     }
     assert set(config.recipe(task).schedules) == set(config.schedules)
 
 
 def test_the_learning_rate_schedule_may_stand_under_its_name(blob_task):
-    nested = resolve(BASE | {"schedule": {"learning_rate": {"name": "warmup_cosine", "floor": 0.1}}}, task=blob_task)[0]
-    plain = resolve(BASE | {"schedule": {"name": "warmup_cosine", "floor": 0.1}}, task=blob_task)[0]
+    nested = resolve(BASE | {"schedule": {"learning_rate": {"name": "cosine", "end": 0.1}}}, task=blob_task)[0]
+    plain = resolve(BASE | {"schedule": {"name": "cosine", "end": 0.1}}, task=blob_task)[0]
     assert nested == plain
     assert nested.run_id == plain.run_id
 
@@ -192,7 +192,7 @@ def test_the_order_of_keys_does_not_count(blob_task):
     def reverse(tree):
         return {k: reverse(v) if isinstance(v, dict) else v for k, v in reversed(list(tree.items()))}
 
-    shape = {"name": "warmup_cosine", "floor": {"low": 0.0, "high": 1.0}}
+    shape = {"name": "cosine", "end": {"low": 0.0, "high": 1.0}}
     tree = BASE | {
         "seed": 3,
         "optimizer": {"learning_rate": LOG, "b1": 0.5, "name": "adamw"},
@@ -206,7 +206,7 @@ def test_the_order_of_keys_does_not_count(blob_task):
 
 def test_the_order_of_keys_does_not_move_genes(blob_task):
     """Runs with one run_id must draw the same members from the same seed, so gene d is the same setting in both."""
-    shape = {"name": "warmup_cosine", "floor": {"low": 0.0, "high": 1.0}}
+    shape = {"name": "cosine", "end": {"low": 0.0, "high": 1.0}}
     one, _ = resolve(BASE | {"schedule": {"weight_decay": shape, "dropout": shape}}, task=blob_task)
     other, _ = resolve(BASE | {"schedule": {"dropout": shape, "weight_decay": shape}}, task=blob_task)
     assert one.run_id == other.run_id
@@ -236,9 +236,9 @@ CHANGES = [
     ("optimizer", {"eps": 1e-7}),
     ("optimizer", {"nesterov": True}),
     ("optimizer", {"clip_norm": 1.0}),
-    ("schedule", {"name": "warmup_cosine"}),
-    ("schedule", {"weight_decay": {"name": "warmup_cosine"}}),
-    ("schedule", {"dropout": {"name": "warmup_cosine"}}),
+    ("schedule", {"name": "cosine"}),
+    ("schedule", {"weight_decay": {"name": "cosine"}}),
+    ("schedule", {"dropout": {"name": "cosine"}}),
     ("population", {"size": 65}),
     ("population", {"segment_steps": 51}),
     ("population", {"generations": 21}),
@@ -291,9 +291,9 @@ def test_with_values_is_one_plain_training_run(blob_task):
         "task": {"dropout": {"low": 0.0, "high": 0.5}},
         "optimizer": {"learning_rate": LOG, "b1": 0.8},
         "schedule": {
-            "name": "warmup_cosine",
+            "name": "cosine",
             "warmup": {"choices": [0.0, 0.1]},
-            "weight_decay": {"name": "warmup_cosine", "floor": {"low": 0.0, "high": 1.0}},
+            "weight_decay": {"name": "cosine", "end": {"low": 0.0, "high": 1.0}},
         },
         "plan": {"devices": 1},
         "population": {"size": 8, "segment_steps": 5, "generations": 4},
@@ -303,7 +303,7 @@ def test_with_values_is_one_plain_training_run(blob_task):
         "task.dropout": 0.25,
         "optimizer.learning_rate": 0.01,
         "schedule.warmup": 0.1,
-        "schedule.weight_decay.floor": 0.5,
+        "schedule.weight_decay.end": 0.5,
     }
     single = config.with_values(values | {"optimizer.b1": 0.1})  # b1 is no axis: the config's own value stays
     assert single.space.dimension == 0
@@ -372,8 +372,8 @@ ERRORS = [
     ({"schedule": {"name": "zzz"}}, f"schedule.name: there is no schedule 'zzz'; known: {', '.join(sorted(SCHEDULES))}"),
     ({"search": {"method": "zzz"}}, f"search.method: there is no search method 'zzz'; known: {', '.join(sorted(SELECTORS))}"),
     (
-        {"schedule": {"name": "warmup_cosin"}},
-        "schedule.name: there is no schedule 'warmup_cosin'; did you mean 'warmup_cosine'?",
+        {"schedule": {"name": "cosin"}},
+        "schedule.name: there is no schedule 'cosin'; did you mean 'cosine'?",
     ),
     ({"search": {"method": "truncaton"}}, "search.method: there is no search method 'truncaton'; did you mean 'truncation'?"),
     # Types and ranges
@@ -439,7 +439,7 @@ ERRORS = [
         "optimizer.learning_rate: choices must be two or more different finite numbers; given: [0.1]",
     ),
     (
-        {"schedule": {"name": "warmup_cosine", "warmup": {"low": 0.0, "high": 1.0}}},
+        {"schedule": {"name": "cosine", "warmup": {"low": 0.0, "high": 1.0}}},
         "schedule.warmup.high: expected float >= 0 and < 1; given: 1.0",
     ),
     ({"task": {"dropout": {"low": 0.0, "high": 1.0}}}, "task.dropout.high: expected float >= 0 and < 1; given: 1.0"),
@@ -454,20 +454,20 @@ ERRORS = [
         f"known: {', '.join(sorted({*ADAMW, 'dropout'} - {'nesterov'}))}",
     ),
     (
-        {"schedule": {"name": "constant", "learning_rate": {"name": "warmup_cosine"}}},
+        {"schedule": {"name": "constant", "learning_rate": {"name": "cosine"}}},
         "schedule.learning_rate: the learning rate's schedule stands in [schedule] already; keep one of the two",
     ),
     (
-        {"schedule": {"weight_decay": {"name": "warmup_cosin"}}},
-        "schedule.weight_decay.name: there is no schedule 'warmup_cosin'; did you mean 'warmup_cosine'?",
+        {"schedule": {"weight_decay": {"name": "cosin"}}},
+        "schedule.weight_decay.name: there is no schedule 'cosin'; did you mean 'cosine'?",
     ),
     (
-        {"schedule": {"weight_decay": {"name": "warmup_cosine", "flor": 0.5}}},
-        "schedule.weight_decay: warmup_cosine has no setting 'flor'; did you mean 'floor'?",
+        {"schedule": {"weight_decay": {"name": "cosine", "ende": 0.5}}},
+        "schedule.weight_decay: cosine has no setting 'ende'; did you mean 'end'?",
     ),
     (
-        {"schedule": {"weight_decay": {"name": "warmup_cosine", "floor": 1.5}}},
-        "schedule.weight_decay.floor: expected float >= 0 and <= 1; given: 1.5",
+        {"schedule": {"weight_decay": {"name": "cosine", "end": -0.5}}},
+        "schedule.weight_decay.end: expected float >= 0; given: -0.5",
     ),
 ]
 

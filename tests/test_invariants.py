@@ -13,7 +13,7 @@ from vmaptune.optimizers import OPTIMIZERS, adamw
 from vmaptune.plan import Plan, make_plan
 from vmaptune.population import Offspring, Stream, inherit, init_population, make_newborn, stream_key, take_member
 from vmaptune.programs import CompileLog
-from vmaptune.schedules import SCHEDULES, warmup_cosine
+from vmaptune.schedules import SCHEDULES, cosine
 from vmaptune.selectors import SELECTORS
 from vmaptune.settings import settings
 from vmaptune.space import Axis, Space
@@ -59,7 +59,7 @@ def with_a_broken_member(population, slot):
 def test_1_slot_independence(blob_task, size):
     def train(n, plan=None):
         population = init_population(blob_task, SPACE, adamw, size=n, seed=0)
-        segment = make_segment(blob_task, SPACE, adamw, warmup_cosine, steps=30, horizon=60, batch_size=16, plan=plan)
+        segment = make_segment(blob_task, SPACE, adamw, cosine, steps=30, horizon=60, batch_size=16, plan=plan)
         return segment(population, 0)[0]
 
     many, few = train(8), train(size)
@@ -69,7 +69,7 @@ def test_1_slot_independence(blob_task, size):
 def test_1_slot_independence_holds_in_any_slot(blob_task):
     population = init_population(blob_task, SPACE, adamw, size=6, seed=0)
     turned = jax.tree.map(lambda leaf: leaf[::-1], population)
-    segment = make_segment(blob_task, SPACE, adamw, warmup_cosine, steps=30, horizon=60, batch_size=16, plan=Plan(1, 6))
+    segment = make_segment(blob_task, SPACE, adamw, cosine, steps=30, horizon=60, batch_size=16, plan=Plan(1, 6))
     forward = segment(population, 0)[0]
     backward = jax.tree.map(lambda leaf: leaf[::-1], segment(turned, 0)[0])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), forward, backward)
@@ -96,7 +96,7 @@ def test_2_divergence_and_rebirth_compile_nothing(blob_task, method):
 
 
 def test_2_new_values_compile_nothing(blob_task):
-    segment = make_segment(blob_task, SPACE, adamw, warmup_cosine, steps=5, horizon=10, batch_size=16)
+    segment = make_segment(blob_task, SPACE, adamw, cosine, steps=5, horizon=10, batch_size=16)
     segment(init_population(blob_task, SPACE, adamw, size=4, seed=0), 0)
     other = init_population(blob_task, SPACE, adamw, size=4, seed=1)
     with CompileLog() as log:
@@ -139,7 +139,7 @@ def test_4_two_children_of_one_parent_go_different_ways(blob_task):
     )
     twins = [take_member(population, slot).params for slot in (1, 2)]
     jax.tree.map(np.testing.assert_array_equal, *twins)
-    after = make_segment(blob_task, space, adamw, warmup_cosine, steps=5, horizon=10, batch_size=16)(population, 0)[0]
+    after = make_segment(blob_task, space, adamw, cosine, steps=5, horizon=10, batch_size=16)(population, 0)[0]
     kernels = np.asarray(after.params["head"]["kernel"])
     assert all((kernels[a] != kernels[b]).any() for a, b in ((0, 1), (0, 2), (1, 2)))
 
@@ -155,7 +155,7 @@ def traced_settings():
 def test_5_no_dead_setting(blob_task, room, name, setting):
     """Changing one traced setting changes what a member becomes, all the way through the engine."""
     optimizer = OPTIMIZERS[name] if room == "optimizer" else adamw
-    schedule = SCHEDULES[name] if room == "schedule" else warmup_cosine
+    schedule = SCHEDULES[name] if room == "schedule" else cosine
     base = {"optimizer.learning_rate": 0.05, "optimizer.weight_decay": 0.1, "optimizer.clip_norm": 1.0, "task.dropout": 0.2}
     low, high = {"eps": (1e-8, 1e-2), "clip_norm": (0.01, 1.0)}.get(setting.name, (0.1, 0.6))
     space = Space(base | {f"{room}.{setting.name}": Axis(low, high)})
@@ -172,7 +172,7 @@ def test_5_no_dead_loss_setting(blob_task):
         space = Space({"optimizer.learning_rate": 0.05, f"task.{setting.name}": Axis(0.0, 0.5)})
         population = init_population(blob_task, space, adamw, size=2)
         one = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), population)
-        segment = make_segment(blob_task, space, adamw, warmup_cosine, steps=8, horizon=10, batch_size=16, plan=Plan(1, 2))
+        segment = make_segment(blob_task, space, adamw, cosine, steps=8, horizon=10, batch_size=16, plan=Plan(1, 2))
         kernel = np.asarray(segment(one._replace(genotype=jnp.array([[0.0], [1.0]])), 0)[0].params["head"]["kernel"])
         assert np.abs(kernel[0] - kernel[1]).max() > 1e-5
 

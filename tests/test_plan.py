@@ -21,7 +21,7 @@ from vmaptune.errors import ConfigError
 from vmaptune.optimizers import adamw
 from vmaptune.plan import AXIS, Plan, make_plan, spread
 from vmaptune.population import Offspring, inherit, init_population, make_newborn
-from vmaptune.schedules import warmup_cosine
+from vmaptune.schedules import cosine
 from vmaptune.space import Axis, Space
 from vmaptune.train import make_evaluate, make_segment
 
@@ -294,7 +294,7 @@ def trained(task, n, plan, *, segments=1, seed=0):
     """A population born and trained under a plan, on batches of its own for each trial."""
     population = init_population(task, SPACE, adamw, size=n, seed=seed, plan=plan)
     segment = make_segment(
-        task, SPACE, adamw, warmup_cosine, steps=4, horizon=8, batch_size=8, order="independent", seed=seed, plan=plan
+        task, SPACE, adamw, cosine, steps=4, horizon=8, batch_size=8, order="independent", seed=seed, plan=plan
     )
     metrics = None
     for generation in range(segments):

@@ -28,15 +28,15 @@ VARIANTS = {
     "an integer log axis": {"optimizer": {"clip_norm": {"low": 1, "high": 8, "scale": "log", "integer": True}}},
     "a choices axis": {"optimizer": {"b1": {"choices": [0.0, 0.9, 0.5]}}, "task": {"dropout": {"choices": [0, 0.5]}}},
     "an axis object": {"optimizer": {"weight_decay": Axis(1e-6, 1e-2, "log")}},
-    "a schedule with knobs": {"schedule": {"name": "warmup_cosine", "warmup": {"low": 0.0, "high": 0.3}, "floor": 0.1}},
+    "a schedule with knobs": {"schedule": {"name": "cosine", "warmup": {"low": 0.0, "high": 0.3}, "end": 0.1}},
     "nested schedules": {
         "schedule": {
-            "name": "warmup_cosine",
-            "weight_decay": {"name": "warmup_cosine", "warmup": {"choices": [0.0, 0.1]}, "floor": 0.5},
+            "name": "cosine",
+            "weight_decay": {"name": "cosine", "warmup": {"choices": [0.0, 0.1]}, "end": 0.5},
             "dropout": {"name": "constant"},
         }
     },
-    "a nested learning rate": {"schedule": {"learning_rate": {"name": "warmup_cosine", "warmup": 0.2}}},
+    "a nested learning rate": {"schedule": {"learning_rate": {"name": "cosine", "warmup": 0.2}}},
     "sizes": {
         "batch": {"size": 8, "order": "independent"},
         "population": {"size": 3, "segment_steps": 2, "generations": 1},
@@ -116,9 +116,9 @@ TREE = {
     "seed": 1,
     "optimizer": {"name": "adamw", "learning_rate": LOG, "b1": 0.8, "clip_norm": 1.0},
     "schedule": {
-        "name": "warmup_cosine",
+        "name": "cosine",
         "warmup": 0.1,
-        "weight_decay": {"name": "warmup_cosine", "warmup": 0.1, "floor": 0.5},
+        "weight_decay": {"name": "cosine", "warmup": 0.1, "end": 0.5},
     },
     "search": {"method": "truncation", "quantile": 0.2},
 }
@@ -153,16 +153,16 @@ OVERRIDES = [
     # Nested schedules are settings of their own.
     (["schedule.name=constant"], {"schedule": {"name": "constant", "weight_decay": TREE["schedule"]["weight_decay"]}}),
     (
-        ["schedule.weight_decay.floor=0.25"],
-        {"schedule": TREE["schedule"] | {"weight_decay": {"name": "warmup_cosine", "warmup": 0.1, "floor": 0.25}}},
+        ["schedule.weight_decay.end=0.25"],
+        {"schedule": TREE["schedule"] | {"weight_decay": {"name": "cosine", "warmup": 0.1, "end": 0.25}}},
     ),
     (
         ["schedule.weight_decay.name=constant"],
         {"schedule": TREE["schedule"] | {"weight_decay": {"name": "constant"}}},
     ),
     (
-        ["schedule.b1.name=warmup_cosine", "schedule.b1.floor=0.5"],
-        {"schedule": TREE["schedule"] | {"b1": {"name": "warmup_cosine", "floor": 0.5}}},
+        ["schedule.b1.name=cosine", "schedule.b1.end=0.5"],
+        {"schedule": TREE["schedule"] | {"b1": {"name": "cosine", "end": 0.5}}},
     ),
 ]
 

@@ -9,7 +9,7 @@ from vmaptune.errors import ConfigError
 from vmaptune.optimizers import OPTIMIZERS, adamw, sgd
 from vmaptune.plan import Plan
 from vmaptune.population import Status, Stream, init_population, stream_key, take_member
-from vmaptune.schedules import constant, warmup_cosine
+from vmaptune.schedules import constant, cosine
 from vmaptune.space import Axis, Space
 from vmaptune.train import make_evaluate, make_segment
 
@@ -29,7 +29,7 @@ def close(tree, other, **tolerance):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **({"rtol": 2e-4, "atol": 2e-6} | tolerance)), tree, other)
 
 
-def trained(task, *, size=4, seed=0, generations=2, optimizer=adamw, space=SPACE, schedule=warmup_cosine, steps=10, **options):
+def trained(task, *, size=4, seed=0, generations=2, optimizer=adamw, space=SPACE, schedule=cosine, steps=10, **options):
     population = init_population(task, space, optimizer, size=size, seed=seed)
     segment = make_segment(task, space, optimizer, schedule, steps=steps, seed=seed, **(RUN | options))
     metrics = None
@@ -46,7 +46,7 @@ def test_a_population_is_its_members_trained_alone_by_plain_optax(blob_task, opt
     for slot in range(4):
         values = SPACE.decode(start.genotype[slot])
         params, _, losses = train_alone(
-            blob_task, values, optimizer, warmup_cosine, trial=slot, steps=20, independent=order == "independent", **RUN
+            blob_task, values, optimizer, cosine, trial=slot, steps=20, independent=order == "independent", **RUN
         )
         close(take_member(population, slot).params, params)
         assert metrics["loss"][slot] == pytest.approx(np.mean(losses[10:]), rel=1e-4)
@@ -76,13 +76,13 @@ def test_one_long_segment_equals_two_short_ones(blob_task):
 
 def test_a_schedule_may_shape_any_traced_hyperparameter(blob_task):
     names = {"optimizer.learning_rate": 0.1, "optimizer.weight_decay": 0.5, "schedule.weight_decay.warmup": 0.5}
-    shaped = {"optimizer.learning_rate": constant, "optimizer.weight_decay": warmup_cosine}
+    shaped = {"optimizer.learning_rate": constant, "optimizer.weight_decay": cosine}
     population, _ = trained(blob_task, space=Space(names), schedule=shaped, optimizer=sgd, size=1)
     # The same by hand: the decay of each step, written out.
     params, state = blob_task.init(stream_key(0, Stream.INIT, 0), blob_task.sample)
     opt_state = sgd().init(params)
     for s, row in enumerate(batches(0, 0, 20, 16, blob_task.splits.size("train"))):
-        decay = 0.5 * float(warmup_cosine(jnp.float32(s / 20), warmup=0.5))
+        decay = 0.5 * float(cosine(jnp.float32(s / 20), warmup=0.5))
         batch = jax.tree.map(lambda leaf, row=row: leaf[row], blob_task.splits.train)
         gradient = jax.grad(blob_task.loss, has_aux=True)(params, state, batch, stream_key(0, Stream.STEP, 0, s), train=True)[0]
         updates, opt_state = sgd(learning_rate=0.1, weight_decay=decay).update(gradient, opt_state, params)
@@ -122,7 +122,7 @@ def test_bfloat16_weights_stay_bfloat16(blob_task):
         population = init_population(blob_task, SPACE, optimizer, size=2)
         before = population._replace(params=low(population.params), opt_state=low(population.opt_state))
         dtypes = jax.tree.map(lambda leaf: leaf.dtype, before)
-        after, _ = make_segment(blob_task, SPACE, optimizer, warmup_cosine, steps=3, **RUN)(before, 0)
+        after, _ = make_segment(blob_task, SPACE, optimizer, cosine, steps=3, **RUN)(before, 0)
         assert jax.tree.map(lambda leaf: leaf.dtype, after) == dtypes
         assert after.status.tolist() == [0, 0]
 
@@ -149,7 +149,7 @@ def test_evaluation_is_the_mean_over_the_split_whatever_the_batch(normed_task, b
             "has a setting 'optimizer.learning_rat'; did you mean 'optimizer.learning_rate'",
         ),
         ({"lr": 0.1}, constant, "did you mean 'optimizer.learning_rate'"),
-        ({"schedule.warmup": 0.1}, constant, "has a setting 'schedule.warmup'"),
+        ({"schedule.wormup": 0.1}, constant, "has a setting 'schedule.wormup'"),
         ({"optimizer.nesterov": 1.0}, constant, "has a setting 'optimizer.nesterov'"),
         ({}, {"optimizer.momentum": constant}, "no hyperparameter 'optimizer.momentum' to shape"),
     ],
@@ -162,7 +162,7 @@ def test_a_name_that_nothing_reads_is_refused(blob_task, names, schedule, senten
 @pytest.mark.parametrize("batch_size", [0, 10_000])
 def test_an_impossible_batch_is_refused(blob_task, batch_size):
     with pytest.raises(ConfigError, match=f"between 1 and the 72 training examples; given: {batch_size}"):
-        make_segment(blob_task, SPACE, adamw, warmup_cosine, steps=2, horizon=2, batch_size=batch_size)
+        make_segment(blob_task, SPACE, adamw, cosine, steps=2, horizon=2, batch_size=batch_size)
 
 
 def test_broken_model_state_fails_a_member_whose_metric_looks_sound(normed_task):

@@ -1,7 +1,8 @@
 """vmaptune: trains a whole population of small networks as one compiled JAX program, and evolves it while it trains.
 
 The public names are listed here and imported when they are first used, so that `import vmaptune` and `vmaptune --help`
-stay quick.
+stay quick. With the first of them, XLA is asked for one CPU device a core (see `vmaptune.plan.prepare_backend`): building a
+model starts its backend, and then it is too late.
 """
 
 from __future__ import annotations
@@ -50,10 +51,11 @@ __all__ = [*_HOMES, *_ROOMS, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"vmaptune.{_HOMES[name]}"), name)
-    if name in _ROOMS:
-        return importlib.import_module(f"vmaptune.{name}")
+    if name in _HOMES or name in _ROOMS:
+        if _HOMES.get(name) != "errors":
+            importlib.import_module("vmaptune.plan").prepare_backend()
+        module = importlib.import_module(f"vmaptune.{_HOMES.get(name, name)}")
+        return getattr(module, name) if name in _HOMES else module
     raise AttributeError(f"module 'vmaptune' has no attribute {name!r}")
 
 

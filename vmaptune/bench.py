@@ -228,7 +228,7 @@ def _engine(config: RunConfig, task: tasks.Task, plan: Plan) -> Callable[[], flo
     segment = segment_of(recipe, steps=steps, batch_size=config.batch.size, order=config.batch.order, plan=plan)
     jitted = jax.jit(segment, donate_argnums=(2,), out_shardings=(plan.slots(n), plan.everywhere))
     inputs = make_inputs(recipe, seed=config.seed, plan=plan)
-    population = init_population(task, recipe.space, recipe.optimizer, size=n)
+    population = init_population(task, recipe.space, recipe.opened, size=n)
     members = [jax.device_put(population, plan.slots(n))]
 
     def by_vmaptune() -> float:
@@ -347,7 +347,7 @@ def _overhead(config: RunConfig, task: tasks.Task, plan: Plan, speed: float, rou
         )[0]
         trains, measures = _engine(run, task, plan), make_evaluate(task, plan=plan)
         recipe = run.recipe(task)
-        population = init_population(task, recipe.space, recipe.optimizer, size=n)
+        population = init_population(task, recipe.space, recipe.opened, size=n)
         population = jax.device_put(population, plan.slots(n))
 
         def pure(

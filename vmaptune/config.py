@@ -10,22 +10,25 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from typing import Any, Literal
 
+from vmaptune.choices import Choice, MixedChoice, Tree, bind
 from vmaptune.errors import ConfigError, did_you_mean
 from vmaptune.optimizers import OPTIMIZERS
-from vmaptune.schedules import SCHEDULES
+from vmaptune.plateau import plateau
+from vmaptune.recipe import LEARNING_RATE, Recipe, make_recipe, schedule_prefix
+from vmaptune.schedules import SCHEDULES, bare
+from vmaptune.schedules.mixture import FAMILY, warmup_settings
 from vmaptune.selectors import SELECTORS, Selector
 from vmaptune.settings import Count, Natural, Seed, Setting, convert, settings, show
-from vmaptune.space import Axis, Space, axis_from_table
+from vmaptune.space import Axis, Space
 from vmaptune.strict_json import finite_json
 from vmaptune.tasks import Task, check_task, find_task
-from vmaptune.train import LEARNING_RATE, Order, Recipe, check_recipe, schedule_prefix
-
-Tree = dict[str, Any]
+from vmaptune.train import Order
 
 FROM_PYTHON = "(from Python)"  # stands as task.name when a Task object was passed to tune()
 
@@ -101,34 +104,6 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A row of a table, with a value for each of its settings.
-
-    Attributes:
-        name: Name of the row.
-        values: Every setting, in the order of the row's signature. A float or an `Axis` is traced, all else static.
-    """
-
-    name: str
-    values: dict[str, Any]
-
-    @property
-    def traced(self) -> dict[str, float | Axis]:
-        """Settings that may differ per member: a number, or an axis to search."""
-        return {k: v for k, v in self.values.items() if isinstance(v, float | Axis)}
-
-    @property
-    def static(self) -> Tree:
-        """Settings that all members share."""
-        return {k: v for k, v in self.values.items() if k not in self.traced}
-
-    @property
-    def tree(self) -> Tree:
-        """The settings as TOML values."""
-        return {k: _toml_value(v) for k, v in self.values.items()}
-
-
-@dataclass(frozen=True)
 class RunConfig:
     """Everything that decides what a run does. Made by `load_config` or `resolve`; never by hand."""
 
@@ -137,6 +112,7 @@ class RunConfig:
     batch: Batch
     optimizer: Choice
     schedules: dict[str, Choice]
+    plateau: Choice
     population: PopulationSize
     search: Choice
     checkpoint: Checkpoint
@@ -147,16 +123,16 @@ class RunConfig:
         """The config as plain TOML values, complete: every setting, defaults included."""
         schedule: Tree = {}
         for target, family in self.schedules.items():
-            table = {"name": family.name} | family.tree
-            schedule |= table if target == LEARNING_RATE else {target.partition(".")[2]: table}
+            schedule |= family.tree if target == LEARNING_RATE else {target.partition(".")[2]: family.tree}
         return {
             "seed": self.seed,
-            "task": {"name": self.task.name} | self.task.tree,
+            "task": self.task.tree,
             "batch": asdict(self.batch),
-            "optimizer": {"name": self.optimizer.name} | self.optimizer.tree,
+            "optimizer": self.optimizer.tree,
             "schedule": schedule,
+            "plateau": {k: v for k, v in self.plateau.tree.items() if k != "name"},
             "population": asdict(self.population),
-            "search": {"method": self.search.name} | self.search.tree,
+            "search": {"method": self.search.name} | {k: v for k, v in self.search.tree.items() if k != "name"},
             "checkpoint": asdict(self.checkpoint),
             "plan": asdict(self.plan),
         }
@@ -177,19 +153,33 @@ class RunConfig:
         return hashlib.sha256(self.canonical_json.encode()).hexdigest()[:12]
 
     @property
+    def rounds(self) -> int:
+        """How often the slots are filled: once, unless the search method was asked for more trials than there are slots."""
+        return math.ceil(max(self.search.values.get("trials", 0), self.population.size) / self.population.size)
+
+    @property
+    def total_generations(self) -> int:
+        """Generations of the whole run: those of a trial, in each round."""
+        return self.population.generations * self.rounds
+
+    @property
     def space(self) -> Space:
         """Every traced setting by dotted name."""
         entries = {f"task.{k}": v for k, v in self.task.traced.items()}
         entries |= {f"optimizer.{k}": v for k, v in self.optimizer.traced.items()}
         for target, family in self.schedules.items():
             entries |= {f"{schedule_prefix(target)}.{k}": v for k, v in family.traced.items()}
+        entries |= {f"plateau.{k}": v for k, v in self.plateau.traced.items()}
         return Space(entries)
 
     def recipe(self, task: Task) -> Recipe:
         """The functions and the space that train a member of this config."""
         optimizer = partial(OPTIMIZERS[self.optimizer.name], **self.optimizer.static)
-        schedules = {target: partial(SCHEDULES[c.name], **c.static) for target, c in self.schedules.items()}
-        return check_recipe(Recipe(task, optimizer, schedules, self.space, self.population.horizon))
+        schedules = {
+            target: c.mixture() if isinstance(c, MixedChoice) else partial(SCHEDULES[c.name], **c.static)
+            for target, c in self.schedules.items()
+        }
+        return make_recipe(task, optimizer, schedules, self.space, horizon=self.population.horizon)
 
     def selector(self) -> Selector:
         """The search method."""
@@ -198,21 +188,21 @@ class RunConfig:
     def with_values(self, values: Mapping[str, float]) -> RunConfig:
         """This config as a single, plain training run: each axis replaced by its value, one member, no selection."""
 
-        def pinned(choice: Choice, prefix: str) -> Choice:
-            searched = [k for k, v in choice.values.items() if isinstance(v, Axis)]
-            return Choice(choice.name, choice.values | {k: float(values[f"{prefix}.{k}"]) for k in searched})
+        def below(prefix: str) -> dict[str, float]:
+            return {k.removeprefix(f"{prefix}."): v for k, v in values.items() if k.startswith(f"{prefix}.")}
 
-        schedules = {target: pinned(c, schedule_prefix(target)) for target, c in self.schedules.items()}
+        schedules = {target: c.pinned(below(schedule_prefix(target))) for target, c in self.schedules.items()}
         return RunConfig(
             seed=self.seed,
-            task=pinned(self.task, "task"),
+            task=self.task.pinned(below("task")),
             batch=self.batch,
-            optimizer=pinned(self.optimizer, "optimizer"),
+            optimizer=self.optimizer.pinned(below("optimizer")),
             schedules=schedules,
+            plateau=self.plateau.pinned(below("plateau")),
             population=PopulationSize(
                 size=1, segment_steps=self.population.segment_steps, generations=self.population.generations
             ),
-            search=Choice("random", {}),
+            search=_resolve_choice({"method": "random"}, "search", SELECTORS, default="random", key="method"),
             checkpoint=self.checkpoint,
             plan=Layout(),
         )
@@ -252,6 +242,7 @@ def _resolve(tree: Mapping[str, Any], task: Task | None) -> tuple[RunConfig, Tas
         batch=_resolve_fixed(Batch, tree, "batch"),
         optimizer=optimizer,
         schedules=_resolve_schedules(_table(tree, "schedule"), optimizer, task_choice),
+        plateau=Choice("plateau", bind(settings(plateau), _table(tree, "plateau"), "plateau", owner="it")),
         population=_resolve_fixed(PopulationSize, tree, "population"),
         search=_resolve_choice(_table(tree, "search"), "search", SELECTORS, default="truncation", key="method"),
         checkpoint=_resolve_fixed(Checkpoint, tree, "checkpoint"),
@@ -274,7 +265,7 @@ def _table(tree: Mapping[str, Any], section: str) -> Mapping[str, Any]:
 
 
 def _resolve_fixed(cls: type[Any], tree: Mapping[str, Any], section: str) -> Any:
-    return cls(**_bind(settings(cls), _table(tree, section), section))
+    return cls(**bind(settings(cls), _table(tree, section), section))
 
 
 def _resolve_choice(
@@ -287,7 +278,7 @@ def _resolve_choice(
         kind = "search method" if section == "search" else section.partition(".")[0]
         raise ConfigError(f"{section}.{key}: there is no {kind} {name!r}{did_you_mean(name, rows)}")
     given = {k: v for k, v in table.items() if k != key}
-    return Choice(name, _bind(settings(rows[name]), given, section, owner=name, searchable=section != "search"))
+    return Choice(name, bind(settings(rows[name]), given, section, owner=name, searchable=section != "search"))
 
 
 def _resolve_task(table: Mapping[str, Any], task: Task | None) -> tuple[Choice, Task]:
@@ -304,7 +295,7 @@ def _resolve_task(table: Mapping[str, Any], task: Task | None) -> tuple[Choice, 
             raise ConfigError(f"task.name: expected a string; given: {name!r}")
         builder = find_task(name)
         known = _builder_settings(builder, name)
-        values = _bind(known, {k: v for k, v in given.items() if k in known}, "task", owner=name)
+        values = bind(known, {k: v for k, v in given.items() if k in known}, "task", owner=name)
         task = builder(**values)
         if not isinstance(task, Task):
             raise ConfigError(f"task.name: {name} must return a vmaptune.Task; it returned {type(task).__name__}")
@@ -313,7 +304,7 @@ def _resolve_task(table: Mapping[str, Any], task: Task | None) -> tuple[Choice, 
     for key in rest:
         if key not in loss:
             raise ConfigError(f"task: {name} has no setting {key!r}{did_you_mean(key, {*loss, *values, 'name'})}")
-    own = _bind(loss, rest, "task", owner=name)
+    own = bind(loss, rest, "task", owner=name)
     static = {k: v for k, v in own.items() if not loss[k].traced}
     if static:
         task = task._replace(loss=partial(task.loss, **static))
@@ -338,9 +329,12 @@ def _builder_settings(builder: Any, name: str) -> dict[str, Setting]:
 def _resolve_schedules(table: Mapping[str, Any], optimizer: Choice, task: Choice) -> dict[str, Choice]:
     targets = {k: f"optimizer.{k}" for k in optimizer.traced}
     targets |= {k: f"task.{k}" for k in task.traced if k not in targets}
-    nested = {k: v for k, v in table.items() if isinstance(v, Mapping) and ("name" in v or k in targets)}
+    targets |= {"batch": targets["accumulate"]} if "accumulate" in targets else {}  # of a batch, or several
+    names = table.get("name")
+    families = names if isinstance(names, list | tuple) else ()
+    nested = {k: v for k, v in table.items() if isinstance(v, Mapping) and k not in families and ("name" in v or k in targets)}
     own = {k: v for k, v in table.items() if k not in nested}
-    schedules = {LEARNING_RATE: _resolve_choice(own, "schedule", SCHEDULES, default="constant")}
+    schedules = {LEARNING_RATE: _resolve_schedule(own, "schedule")}
     for key, sub in nested.items():
         if key not in targets:
             raise ConfigError(f"schedule.{key}: there is no hyperparameter {key!r} to shape{did_you_mean(key, targets)}")
@@ -348,37 +342,34 @@ def _resolve_schedules(table: Mapping[str, Any], optimizer: Choice, task: Choice
             raise ConfigError(
                 "schedule.learning_rate: the learning rate's schedule stands in [schedule] already; keep one of the two"
             )
-        schedules[targets[key]] = _resolve_choice(sub, f"schedule.{key}", SCHEDULES, default="constant")
+        schedules[targets[key]] = _resolve_schedule(sub, f"schedule.{key}")
     return {target: schedules[target] for target in (LEARNING_RATE, *targets.values()) if target in schedules}
 
 
-def _bind(
-    known: Mapping[str, Setting], given: Mapping[str, Any], section: str, *, owner: str = "", searchable: bool = True
-) -> dict[str, Any]:
-    """Checks given values and completes them by defaults, in the order of the signature."""
-    for key in given:
-        if key not in known:
-            raise ConfigError(f"{section}: {owner or 'this section'} has no setting {key!r}{did_you_mean(key, known)}")
-    values: dict[str, Any] = {}
-    for name, setting in known.items():
-        where = f"{section}.{name}"
-        if name not in given and setting.required:
-            raise ConfigError(f"{where}: must be given ({setting.type_name}); it has no default")
-        value = given.get(name, setting.default)
-        value = value.as_toml() if isinstance(value, Axis) else value
-        if isinstance(value, Mapping):
-            if not searchable:
-                raise ConfigError(f"{where}: a setting of the search itself cannot be searched; given: {dict(value)}")
-            values[name] = axis_from_table(value, setting, where)
-        else:
-            values[name] = convert(setting, value, where)
-    return values
-
-
-def _toml_value(value: Any) -> Any:
-    if isinstance(value, Axis):
-        return value.as_toml()
-    return list(value) if isinstance(value, tuple) else value
+def _resolve_schedule(table: Mapping[str, Any], section: str) -> Choice:
+    """One family, or several of which each member follows one."""
+    names = table.get("name", "constant")
+    if not isinstance(names, list | tuple):
+        return _resolve_choice(table, section, SCHEDULES, default="constant")
+    for name in names:
+        if not isinstance(name, str) or name not in SCHEDULES:
+            raise ConfigError(f"{section}.name: there is no schedule {show(name)}{did_you_mean(str(name), SCHEDULES)}")
+    if len(set(names)) < max(2, len(names)):
+        raise ConfigError(f"{section}.name: expected one family, or a list of two or more different ones; given: {show(names)}")
+    for key in table:
+        if key in SCHEDULES and key not in names:
+            raise ConfigError(f"{section}.{key}: not one of the families in {section}.name; given: {show(list(names))}")
+    shared = warmup_settings() | warmup_settings(traced=False)
+    given = {k: v for k, v in table.items() if k != "name" and k not in names}
+    values = {FAMILY: Axis(choices=tuple(map(float, range(len(names)))))}
+    values |= bind(shared, given, section, owner="a list of families, but for their own tables,")
+    for name in names:
+        own = table.get(name, {})
+        if not isinstance(own, Mapping):
+            raise ConfigError(f"{section}.{name}: expected a table, [{section}.{name}]; given: {show(own)}")
+        bound = bind(settings(bare(SCHEDULES[name])), own, f"{section}.{name}", owner=name)
+        values |= {f"{name}.{knob}": value for knob, value in bound.items()}
+    return MixedChoice("mixture", values, tuple(names))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -10,15 +10,10 @@ from __future__ import annotations
 
 import math
 import os
-import platform
-import socket
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, replace
-from functools import partial
-from importlib.metadata import version
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from statistics import mode
 from typing import Any, NamedTuple
@@ -28,25 +23,27 @@ import numpy as np
 
 from vmaptune.cache import use_compilation_cache
 from vmaptune.champion import Champion
-from vmaptune.config import FROM_PYTHON, RunConfig, differences, resolve
-from vmaptune.distributed import agreed, alone, anyone, is_main, texts, together
+from vmaptune.config import RunConfig, resolve
+from vmaptune.distributed import agreed, alone, anyone, texts
 from vmaptune.errors import AllMembersFailed, ConfigError, OutOfMemory, StoreError, warn
 from vmaptune.generation import Generations, State, records_of, selector_of
+from vmaptune.opening import environment_of, open_run, refuse_to_overwrite
+from vmaptune.optimizers import evaluation_params
 from vmaptune.pace import Pace
-from vmaptune.plan import Plan, is_out_of_memory, prepare_backend
+from vmaptune.plan import Plan, idle_cores, is_out_of_memory, prepare_backend
 from vmaptune.planner import choose_plan
 from vmaptune.population import Member, Status
 from vmaptune.programs import CompileLog
 from vmaptune.result import Best, Result
 from vmaptune.store.checkpoints import Checkpoints
-from vmaptune.store.folder import RunFolder, new_folder, write_text
+from vmaptune.store.folder import RunFolder
 from vmaptune.store.history import History, is_begun
 from vmaptune.store.keeper import Keeper
 from vmaptune.store.reading import read_generation, read_history, read_lineage, read_run
 from vmaptune.store.record import Record, Sink
-from vmaptune.strict_json import finite_json
-from vmaptune.tasks import Task, check_task
-from vmaptune.toml import load_config, read_toml, to_toml
+from vmaptune.store.start import read_start
+from vmaptune.tasks import Task
+from vmaptune.toml import load_config, read_toml
 from vmaptune.train import make_evaluate
 from vmaptune.winner import shortest, write_winner
 
@@ -56,6 +53,7 @@ def tune(
     *,
     task: Task | None = None,
     out: str | Path | None = None,
+    start: Mapping[str, Sequence[float]] | None = None,
     resume: bool = False,
     sinks: Sequence[Sink] = (),
     should_stop: Callable[[], bool] = lambda: False,
@@ -67,6 +65,8 @@ def tune(
         task: A task of your own, in place of `[task] name`; the settings of its loss stand under `task` in the config.
             With a resolved config, the task it was resolved with.
         out: The run folder; default: a new one below `runs/`.
+        start: Hyperparameter sets to train: numbers by the name of each axis, a row a trial, in the order of their trials;
+            kept in the run folder. Trials beyond them are the search method's. Default: all are.
         resume: Go on with the run in `out`, if there is one; it must have been begun with the same config, but for
             `[plan]` and `[checkpoint]`.
         sinks: Told of every generation, besides the history.
@@ -94,16 +94,22 @@ def tune(
         if not config.space.axes and config.population.size > 1:
             same = f"all {config.population.size} members have the same settings"
             warn(f"nothing is searched: {same}; put an axis where a number stands")
+        if (idle := idle_cores()) and not config.plan.devices and config.population.size > jax.device_count():
+            started_by = "JAX's CPU backend was started before vmaptune could ask for a device a core"
+            warn(f"{started_by}, so {idle} stay idle: use vmaptune first, or set JAX_NUM_CPU_DEVICES")
         selector_of(config)
         if out is not None and alone():  # of several processes, the one that writes says it for all
-            _refuse_to_overwrite(RunFolder(out), resume=resume)
+            refuse_to_overwrite(RunFolder(out), resume=resume)
         begun = time.perf_counter()
         plan = _plan(config, task, out, resume=resume)
         seconds = {"plan": time.perf_counter() - begun, "train": 0.0, "store": 0.0}
-        folder, history = _open(config, task, plan, out, resume=resume, stack=stack)
+        encoded = None if start is None else config.space.encode_columns(start)
+        folder, history = open_run(config, task, plan, out, start=start, resume=resume, stack=stack)
+        if folder.start.is_file():  # also of a run that goes on
+            encoded = config.space.encode_columns(read_start(folder.start))
         checkpoints = Checkpoints(folder.checkpoints)
         stack.callback(checkpoints.close)
-        run = _Run(config, task, folder, history, checkpoints, sinks, should_stop, log, started, seconds)
+        run = _Run(config, task, encoded, folder, history, checkpoints, sinks, should_stop, log, started, seconds)
         while True:
             try:
                 state, status = _train(run, plan)
@@ -118,6 +124,7 @@ class _Run(NamedTuple):
 
     config: RunConfig
     task: Task
+    start: np.ndarray | None
     folder: RunFolder
     history: History | None
     checkpoints: Checkpoints
@@ -130,8 +137,8 @@ class _Run(NamedTuple):
 
 def _train(run: _Run, plan: Plan) -> tuple[State, str]:
     """Trains from the newest checkpoint, or from the beginning, until the end or until asked to stop."""
-    total = run.config.population.generations
-    generations = Generations(run.config, run.task, plan)
+    total = run.config.total_generations
+    generations = Generations(run.config, run.task, plan, run.start)
     done, state = _newest(run, generations.begin())
     sinks = (run.history, *run.sinks) if run.history else ()
     keeper = Keeper(run.history, sinks, run.checkpoints, every=run.config.checkpoint.every, done=done)
@@ -190,7 +197,7 @@ def _narrower(run: _Run, plan: Plan, error: Exception) -> Plan:
     plan = plan._replace(chunk=math.ceil(width / 2))
     warn(f"out of memory: going on from the last checkpoint with {plan}")
     run.history.event("out_of_memory", {"plan": plan._asdict()})
-    run.history.move(_environment(run.config, plan))
+    run.history.move(environment_of(run.config, plan))
     jax.clear_caches()
     return plan
 
@@ -201,29 +208,10 @@ def _plan(config: RunConfig, task: Task, out: str | Path | None, *, resume: bool
     if folder and folder.is_run() and is_begun(folder.history):
         begun = read_run(folder)
         given = Plan(**begun["environment"]["plan"])
-        here = _environment(config, given)
+        here = environment_of(config, given)
         if all(begun["environment"].get(key) == here[key] for key in ("platform", "device", "devices", "asked")):
             return given
     return choose_plan(config, task).plan
-
-
-def _open(
-    config: RunConfig, task: Task, plan: Plan, out: str | Path | None, *, resume: bool, stack: ExitStack
-) -> tuple[RunFolder, History | None]:
-    """The run folder, and in process 0 its history, locked for writing. What is wrong there is told by all processes."""
-
-    def open_() -> tuple[RunFolder | None, History | None]:
-        if not is_main():
-            return None, None
-        folder = RunFolder(out) if out is not None else new_folder("runs", _short_name(config))
-        stack.enter_context(folder.locked())
-        stack.enter_context(_told_in_a_sentence(folder))
-        history = _begin(folder, config, task, plan, resume=resume)
-        stack.push(partial(_leave, history))
-        return folder, history
-
-    folder, history = together(open_)
-    return RunFolder(texts(str(folder.path) if folder else "")[0]), history
 
 
 def _resolve(config: RunConfig | Mapping[str, Any] | str | Path | None, task: Task | None) -> tuple[RunConfig, Task]:
@@ -234,87 +222,6 @@ def _resolve(config: RunConfig | Mapping[str, Any] | str | Path | None, task: Ta
     if task is None:
         return load_config(config)
     return resolve(read_toml(config) if config else {}, task=task, source=str(config or "config"))
-
-
-@contextmanager
-def _told_in_a_sentence(folder: RunFolder) -> Iterator[None]:
-    """Turns a full disk or a failing one into one sentence; the run can be resumed once there is room."""
-    try:
-        yield
-    except (OSError, sqlite3.Error) as error:
-        go_on = f"mend that, then: vmaptune resume {folder.path}"
-        raise StoreError(f"{folder.path}: could not be written: {error}; {go_on}") from error
-
-
-def _leave(history: History, kind: type[BaseException] | None, *_: object) -> None:
-    """Closes the history; after an exception the run is stopped, not running (a failed run has said so itself)."""
-    with suppress(sqlite3.Error):
-        if kind is not None and kind is not AllMembersFailed:
-            history.end("stopped")
-        history.close()
-
-
-def _short_name(config: RunConfig) -> str:
-    name = config.task.name.rpartition(":")[2]
-    return "run" if name == FROM_PYTHON else "".join(c for c in name if c.isalnum() or c in "_-")
-
-
-def _refuse_to_overwrite(folder: RunFolder, *, resume: bool) -> None:
-    if folder.is_run() and not resume:
-        go_on = f"go on with it (vmaptune resume {folder.path})"
-        raise StoreError(f"{folder.path}: holds a run already; {go_on} or choose another --out")
-
-
-def _begin(folder: RunFolder, config: RunConfig, task: Task, plan: Plan, *, resume: bool) -> History:
-    """Makes the folder's files, or checks that they belong to this config. Signs the history as this process."""
-    _refuse_to_overwrite(folder, resume=resume)
-    begun = is_begun(folder.history)
-    if begun and not folder.is_run():
-        raise StoreError(f"{folder.history}: a history without its config.toml; choose another --out")
-    if not begun:
-        header = f"A vmaptune run; go on with it by `vmaptune resume {folder.path}`."
-        write_text(folder.config, to_toml(config, task, header=header))
-        columns = [f"{part}.{name}" for part in ("train", "validation") for name in check_task(task)]
-        History.create(folder.history, _run_row(config, task, plan), [*columns, *config.space.axes])
-    run = read_run(folder)
-    essence = finite_json(config.essence)
-    if changed := differences({section: run["config"][section] for section in essence}, essence):
-        raise StoreError(f"{folder.path}: was begun with another config and cannot go on with this one: {'; '.join(changed)}")
-    environment = _environment(config, plan)
-    if moved := differences(run["environment"], environment | {"asked": run["environment"].get("asked")}):
-        warn(f"begun elsewhere ({'; '.join(moved)}): it goes on, equal to rounding but not bit for bit")
-    history = History(folder.history)
-    history.move(environment)
-    history.sign(os.getpid(), socket.gethostname())
-    return history
-
-
-def _environment(config: RunConfig, plan: Plan) -> dict[str, Any]:
-    """What a run's bits depend on besides its essence; `asked` is the part of [plan] that the plan was chosen by."""
-    return {
-        **{package: version(package) for package in ("vmaptune", "jax", "jaxlib", "flax", "optax", "numpy")},
-        "python": platform.python_version(),
-        "platform": jax.default_backend(),
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-        "plan": plan._asdict(),
-        "asked": {key: value for key, value in asdict(config.plan).items() if key != "generations_per_dispatch"},
-    }
-
-
-def _run_row(config: RunConfig, task: Task, plan: Plan) -> dict[str, Any]:
-    size = config.population
-    return {
-        "id": config.run_id,
-        "seed": config.seed,
-        "metric": task.metric,
-        "direction": task.direction,
-        "size": size.size,
-        "segment_steps": size.segment_steps,
-        "generations": size.generations,
-        "config": finite_json(config.tree),
-        "environment": _environment(config, plan),
-    }
 
 
 def _all_failed(folder: RunFolder, record: Record) -> str:
@@ -367,11 +274,11 @@ def _best(run: _Run, champion: Champion) -> Best:
         trial=trial,
         generation=generation,
         step=int(champion.member.step),
-        hyperparameters={name: shortest(row[name]) for name in run.config.space.axes},
+        hyperparameters={name: shortest(row[name]) for name in run.config.space.axes if row[name] is not None},
         train=metrics["train"],
         validation=metrics["validation"],
         test=None,
-        params=champion.member.params,
+        params=evaluation_params(champion.member.opt_state, champion.member.params),
         model_state=champion.member.model_state,
     )
 
@@ -385,7 +292,7 @@ def _conclude(run: _Run, best: Best, member: Member) -> Best:
         f"The best member of {folder.path} (trial {best.trial}, after generation {best.generation + 1}): "
         f"validation {metric} {best.validation[metric]:.4f}, test {test[metric]:.4f}."
     )
-    write_winner(folder, run.config, run.task, member, best.hyperparameters, lineage, header)
+    write_winner(folder, run.config, run.task, best.params, best.model_state, best.hyperparameters, lineage, header)
     return replace(best, test=test)
 
 

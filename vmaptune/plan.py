@@ -90,6 +90,11 @@ def prepare_backend() -> None:
         jax.config.update("jax_num_cpu_devices", _cores())
 
 
+def idle_cores() -> int:
+    """Cores that training cannot use, because the CPU backend was started with fewer devices."""
+    return max(0, _cores() - jax.device_count()) if jax.default_backend() == "cpu" and alone() else 0
+
+
 def _cores() -> int:
     """Cores this process may use: its affinity, and no more than its container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

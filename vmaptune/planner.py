@@ -105,7 +105,7 @@ class Work:
     def __init__(self, config: RunConfig, task: Task) -> None:
         self.config, self.task, self.n = config, task, config.population.size
         self.recipe = config.recipe(task)
-        self.newborn = make_newborn(task, self.recipe.optimizer)
+        self.newborn = make_newborn(task, self.recipe.opened)
         one = jax.ShapeDtypeStruct((1,), jnp.int32), jax.ShapeDtypeStruct((1, self.recipe.space.dimension), jnp.float32)
         population = jax.eval_shape(self.newborn, *one)
         self.member = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), population)

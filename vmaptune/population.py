@@ -19,6 +19,8 @@ import numpy as np
 
 from vmaptune.optimizers import Optimizer
 from vmaptune.plan import Plan, spread
+from vmaptune.plateau import fresh
+from vmaptune.recipe import opened_for
 from vmaptune.settings import settings
 from vmaptune.space import Space
 from vmaptune.tasks import Task
@@ -52,6 +54,7 @@ class Member(NamedTuple):
         step: i32[], steps trained since the weights were fresh, its parents' steps included.
         trial: i32[], number of the trial.
         status: i32[], a `Status`.
+        plateau: f32[4], how far its learning rate has fallen on plateaus, and since when; see `vmaptune.plateau`.
     """
 
     genotype: jax.Array
@@ -61,6 +64,7 @@ class Member(NamedTuple):
     step: jax.Array
     trial: jax.Array
     status: jax.Array
+    plateau: jax.Array
 
 
 class Offspring(NamedTuple):
@@ -112,23 +116,27 @@ def root_key(seed: jax.Array | int) -> jax.Array:
 Newborn = Callable[[jax.Array, jax.Array], Member]
 
 
-def make_newborn(task: Task, optimizer: Optimizer, *, seed: jax.Array | int = 0, plan: Plan | None = None) -> Newborn:
+def make_newborn(
+    task: Task, optimizer: Optimizer, *, space: Space | None = None, seed: jax.Array | int = 0, plan: Plan | None = None
+) -> Newborn:
     """Makes the function that gives birth: `(trial i32[N], genotype f32[N, D]) -> Member[N]`, fresh weights at step 0.
 
     Args:
         task: Gives the initial weights.
-        optimizer: Gives the initial optimizer state; its structure does not depend on settings.
+        optimizer: Gives the initial optimizer state; its structure does not depend on values.
+        space: Says which settings of the optimizer are given at all, where that makes a difference to its state.
         seed: Seed of the run, or its root key.
         plan: Layout; default: all side by side, wherever they lie.
     """
     init, sample = task.init, jax.tree.map(np.array, task.sample)  # copies, which do not keep the data set alive
+    optimizer = opened_for(optimizer, space) if space else optimizer
     fill = {s.name: 1.0 for s in settings(optimizer).values() if s.traced and s.required}
 
     def one(shared: tuple[jax.Array, Any], member: tuple[jax.Array, jax.Array]) -> Member:
         (root, sample), (trial, genotype) = shared, member
         params, model_state = init(stream_key(root, Stream.INIT, trial), sample)
         zero = jnp.zeros((), jnp.int32)
-        return Member(genotype, params, model_state, optimizer(**fill).init(params), zero, trial, zero)
+        return Member(genotype, params, model_state, optimizer(**fill).init(params), zero, trial, zero, jnp.asarray(fresh()))
 
     def newborn(trial: jax.Array, genotype: jax.Array) -> Member:
         shared, members = (root_key(seed), sample), (trial, genotype)
@@ -157,7 +165,7 @@ def init_population(
     @jax.jit
     def born(root: jax.Array) -> Member:
         genotype = space.sample(stream_key(root, Stream.GENOTYPE), size)
-        return make_newborn(task, optimizer, seed=root, plan=plan)(jnp.arange(size, dtype=jnp.int32), genotype)
+        return make_newborn(task, optimizer, space=space, seed=root, plan=plan)(jnp.arange(size, dtype=jnp.int32), genotype)
 
     return born(root_key(seed))
 

@@ -83,7 +83,7 @@ class Result:
                 },
                 "test": best.test,
                 "population": self.config.population.size,
-                "generations": self.config.population.generations,
+                "generations": self.config.total_generations,
                 "member_steps": self.member_steps,
                 "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
                 "compilations": dict(self.compilations),

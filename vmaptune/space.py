@@ -250,6 +250,33 @@ class Space:
         values = {name: x[d] for d, name in enumerate(self.axes)}
         return values | {name: jnp.asarray(arrays["constants"])[i] for i, name in enumerate(self.constants)}
 
+    def encode_columns(self, columns: Mapping[str, Any]) -> np.ndarray:
+        """Genotypes f32[T, D] of T hyperparameter sets.
+
+        Args:
+            columns: T numbers by the name of each axis. NaN where an axis does not matter to a set: a knob of a schedule
+                family that it does not follow.
+
+        Raises:
+            ConfigError: A column is missing, or names no axis; columns differ in length; or a number is not on its axis.
+        """
+        if unknown := [name for name in columns if name not in self.axes]:
+            raise ConfigError(f"start: there is no axis {unknown[0]!r}{did_you_mean(unknown[0], self.axes)}")
+        if missing := [name for name in self.axes if name not in columns]:
+            raise ConfigError(f"start: no column {missing[0]!r}; given: {', '.join(columns) or 'none'}")
+        if len(lengths := {len(column) for column in columns.values()}) > 1 or lengths == {0}:
+            raise ConfigError(f"start: columns must be equally long, and not empty; given: lengths {sorted(lengths)}")
+        rows = []
+        for i in range(max(lengths, default=0)):
+            given = {name: float(columns[name][i]) for name in self.axes}
+            matters = {name: axis for name, axis in self.axes.items() if given[name] == given[name]}
+            try:
+                known = dict(zip(matters, Space(matters).encode(given), strict=True))
+            except ConfigError as error:
+                raise ConfigError(f"start: row {i + 1}: {error}") from None
+            rows.append([known.get(name, 0.5) for name in self.axes])
+        return np.array(rows, np.float32)
+
     def encode(self, values: Mapping[str, float]) -> np.ndarray:
         """The genotype f32[D] that decodes to `values` (to rounding; the middle of a choice's or integer's share).
 

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from vmaptune import config as cfg
-from vmaptune.config import RunConfig, Tree, resolve
+from vmaptune.choices import Tree
+from vmaptune.config import RunConfig, resolve
 from vmaptune.errors import ConfigError
 from vmaptune.optimizers import OPTIMIZERS
+from vmaptune.plateau import plateau
 from vmaptune.schedules import SCHEDULES
+from vmaptune.schedules.mixture import warmup_settings
 from vmaptune.selectors import SELECTORS
 from vmaptune.settings import Setting, settings
 from vmaptune.tasks import Task, find_task
@@ -102,18 +105,22 @@ def _toml_value(text: str, key: str) -> Any:
 
 
 def _merge(section: str, old: Any, given: Any) -> Any:
-    """Lays given keys over a section; an axis is replaced whole, a nested schedule key by key."""
+    """Lays given keys over a section; an axis is replaced whole, a nested table key by key."""
     if not isinstance(old, dict) or not isinstance(given, dict):
         return given
     key, rows = _ROWS.get(section.partition(".")[0], ("name", {}))
     if key in given and given[key] != old.get(key):
         row = rows.get(given[key]) if isinstance(given[key], str) else None
-        known = settings(row) if row else {}
+        known = settings(row) if row else warmup_settings() if section.startswith("schedule") else {}
         old = {k: v for k, v in old.items() if k in known or _is_schedule(v)}
     merged = dict(old)
     for k, v in given.items():
-        merged[k] = _merge(f"{section}.{k}", old.get(k), v) if _is_schedule(old.get(k)) else v
+        merged[k] = v if _is_axis(old.get(k)) else _merge(f"{section}.{k}", old.get(k), v)
     return merged
+
+
+def _is_axis(value: Any) -> bool:
+    return isinstance(value, dict) and bool({"low", "high", "choices"} & {*value})
 
 
 def _is_schedule(value: Any) -> bool:
@@ -144,6 +151,7 @@ def to_toml(config: RunConfig, task: Task, *, header: str = "") -> str:
         "task": (task_about, task_settings),
         "batch": (_summary(cfg.Batch), settings(cfg.Batch)),
         "optimizer": _row(OPTIMIZERS, config.optimizer.name),
+        "plateau": (_summary(plateau), settings(plateau)),
         "population": (_summary(cfg.PopulationSize), settings(cfg.PopulationSize)),
         "search": _row(SELECTORS, config.search.name),
         "checkpoint": (_summary(cfg.Checkpoint), settings(cfg.Checkpoint)),
@@ -154,12 +162,25 @@ def to_toml(config: RunConfig, task: Task, *, header: str = "") -> str:
             continue
         if section == "schedule":
             nested = {k: v for k, v in table.items() if _is_schedule(v)}
-            own = {k: v for k, v in table.items() if k not in nested}
-            blocks.append(_section("schedule", own, *_row(SCHEDULES, own["name"])))
-            blocks += [_section(f"schedule.{k}", v, *_row(SCHEDULES, v["name"])) for k, v in nested.items()]
+            blocks += _schedule_sections("schedule", {k: v for k, v in table.items() if k not in nested})
+            for target, sub in nested.items():
+                blocks += _schedule_sections(f"schedule.{target}", sub)
         else:
             blocks.append(_section(section, table, *known[section]))
     return "\n".join(blocks)
+
+
+def _schedule_sections(name: str, table: Mapping[str, Any]) -> list[str]:
+    """A schedule's section, and one for each of its families if it has several."""
+    if isinstance(table["name"], str):
+        return [_section(name, table, *_row(SCHEDULES, table["name"]))]
+    about = "Families of schedules: which of them a member follows is searched. Each has a table of its own below."
+    shared = {k: v for k, v in table.items() if k not in table["name"]}
+    sections = [_section(name, shared, about, warmup_settings() | warmup_settings(traced=False))]
+    for family in table["name"]:
+        row = SCHEDULES[family]
+        sections.append(_comment(_summary(row)) + _section(f"{name}.{family}", table[family], "", settings(row)))
+    return sections
 
 
 def _row(table: Mapping[str, Any], name: str) -> tuple[str, dict[str, Setting]]:

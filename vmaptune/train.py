@@ -1,14 +1,14 @@
 """The compiled training programs: a segment (K steps of all members) and an evaluation.
 
 A segment is one `jit` of a `shard_map` over devices, of a loop over chunks, of a `vmap` over members, of a `scan` over
-steps. Inside a step everything about a member is a traced scalar, decoded from its genotype: the schedule is evaluated at
-its progress, the optax transformation is rebuilt around the result, and the batch is gathered by an index made outside
-the scan. Nothing that can change between generations, members or trials is a compile-time constant.
+steps. Inside a step everything about a member is a traced scalar: the optax transformation is rebuilt around what its genotype
+and its schedules say, and the batch is gathered by an index; both are made for all steps at once, outside the scan. Nothing
+that can change between generations, members or trials is a compile-time constant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -19,115 +19,19 @@ import optax
 from vmaptune.data.batching import batch_indices
 from vmaptune.data.splits import Part
 from vmaptune.distributed import put
-from vmaptune.errors import ConfigError, did_you_mean
+from vmaptune.errors import ConfigError
 from vmaptune.lowering import Lowering, im2col
-from vmaptune.optimizers import Optimizer
+from vmaptune.optimizers import Optimizer, evaluation_params
 from vmaptune.plan import Plan, make_plan, spread
+from vmaptune.plateau import SCALE
 from vmaptune.population import Member, Status, Stream, root_key, stream_key
 from vmaptune.programs import Program
+from vmaptune.recipe import LEARNING_RATE, Recipe, make_recipe, under
 from vmaptune.schedules import Schedule
-from vmaptune.settings import settings
 from vmaptune.space import Space
-from vmaptune.tasks import Metrics, Task, is_convolutional
+from vmaptune.tasks import Metrics, Task, is_convolutional, measured
 
-Values = Mapping[str, jax.Array]
 Order = Literal["shared", "independent"]
-
-LEARNING_RATE = "optimizer.learning_rate"
-
-
-class Recipe(NamedTuple):
-    """How a member is trained: which settings reach which function, and which schedule shapes which of them.
-
-    Attributes:
-        task: Model, data and loss.
-        optimizer: Keyword settings to an optax transformation.
-        schedules: Family by the dotted name of the hyperparameter it shapes.
-        space: Names, axes and constants. `optimizer.x` and `task.x` are settings of the optimizer and the loss,
-            `schedule.x` knobs of the learning rate's schedule, `schedule.y.x` knobs of hyperparameter y's.
-        horizon: Steps of a full trial: progress is step / horizon.
-    """
-
-    task: Task
-    optimizer: Optimizer
-    schedules: Mapping[str, Schedule]
-    space: Space
-    horizon: int
-
-    def shaped(self, values: Values, step: jax.Array) -> dict[str, jax.Array]:
-        """The hyperparameters in force at a step: values with each schedule's multiplier applied.
-
-        Args:
-            values: f32[] by dotted name, from `Space.decode`.
-            step: i32[].
-
-        Returns:
-            f32[] by dotted name, for the settings of the optimizer and the loss.
-        """
-        t = step.astype(jnp.float32) / self.horizon
-        shaped = {name: value for name, value in values.items() if not name.startswith("schedule.")}
-        for target, family in self.schedules.items():
-            base = shaped.get(target, settings_of(self, target))
-            shaped[target] = base * family(t, **_under(values, schedule_prefix(target), settings(family)))
-        return shaped
-
-
-def settings_of(recipe: Recipe, target: str) -> float:
-    """The default of a traced setting of the optimizer or the loss, by dotted name."""
-    return _traced_settings(recipe)[target].default
-
-
-def schedule_prefix(target: str) -> str:
-    """Where the knobs of a hyperparameter's schedule stand: `schedule` for the learning rate, else `schedule.<name>`."""
-    return "schedule" if target == LEARNING_RATE else f"schedule.{target.partition('.')[2]}"
-
-
-def _under(values: Values, prefix: str, names: Iterable[str]) -> dict[str, jax.Array]:
-    return {name: values[f"{prefix}.{name}"] for name in names if f"{prefix}.{name}" in values}
-
-
-def _passed(recipe: Recipe, room: str) -> list[str]:
-    """Traced settings of the optimizer or the loss that must be passed to it.
-
-    One that rests at its default for good is not: the function then sees the plain number, and can leave out what that
-    number turns off (dropout 0, no clipping) instead of computing it in every step.
-    """
-    constants = recipe.space.constants
-    return [
-        name.partition(".")[2]
-        for name, setting in _traced_settings(recipe).items()
-        if name.startswith(f"{room}.")
-        and (setting.required or name in recipe.schedules or constants.get(name) != setting.default)
-    ]
-
-
-def _traced_settings(recipe: Recipe) -> dict[str, Any]:
-    functions = {"optimizer": recipe.optimizer, "task": recipe.task.loss}
-    return {f"{room}.{s.name}": s for room, fn in functions.items() for s in settings(fn).values() if s.traced}
-
-
-def check_recipe(recipe: Recipe) -> Recipe:
-    """Raises `ConfigError` for a name in the space, or a schedule's target, that nothing would read."""
-    known = _traced_settings(recipe)
-    if not any(name.startswith("optimizer.") for name in known):
-        raise ConfigError(
-            "optimizer: has no keyword-only float settings; write a function around it that has, such as learning_rate"
-        )
-    for target in recipe.schedules:
-        if target not in known:
-            raise ConfigError(f"schedule: there is no hyperparameter {target!r} to shape{did_you_mean(target, known)}")
-    knobs = {
-        f"{schedule_prefix(target)}.{s.name}"
-        for target, family in recipe.schedules.items()
-        for s in settings(family).values()
-        if s.traced
-    }
-    for name in recipe.space.names:
-        if name not in known and name not in knobs:
-            raise ConfigError(
-                f"space: no optimizer, schedule or loss has a setting {name!r}{did_you_mean(name, {*known, *knobs})}"
-            )
-    return recipe
 
 
 class Inputs(NamedTuple):
@@ -162,7 +66,7 @@ def segment_of(
 
     def train(shared: tuple[Inputs, jax.Array], member: Member) -> tuple[Member, Metrics]:
         inputs, batches = shared
-        values = recipe.space.decode(member.genotype, inputs.arrays)
+        values = recipe.space.decode(member.genotype, inputs.arrays) | {SCALE: member.plateau[0]}
         if order == "independent":
             batches = indices(stream_key(inputs.root, Stream.BATCH, member.trial), member.step)
         return _train_member(recipe._replace(task=task), inputs, values, batches, member, plan.unroll)
@@ -182,26 +86,65 @@ def _examples(task: Task, batch_size: int) -> int:
     return examples
 
 
-def evaluation_of(task: Task, *, examples: int, batch_size: int, plan: Plan) -> Callable[[Any, Member], Metrics]:
-    """The evaluation of a whole population on a split of so many examples, as a function to be compiled."""
-    whole = examples // batch_size
-    lowered = _lowered(task.loss, plan)
+def evaluation_names(recipe: Recipe) -> list[str]:
+    """Names of what evaluation measures on the validation split."""
+    names = measured(recipe.task).validation
+    return names + [f"raw.{name}" for name in names] * evaluates_raw(recipe)
+
+
+def evaluates_raw(recipe: Recipe) -> bool:
+    """True if members are evaluated by a moving average of their weights: those as trained are then measured as well."""
+    return "average" in recipe.passed("optimizer")
+
+
+def evaluation_of(
+    task: Task, *, examples: int, batch_size: int, plan: Plan, raw: bool = False
+) -> Callable[[Any, Member], Metrics]:
+    """The evaluation of a whole population on a split of so many examples, as a function to be compiled.
+
+    Args:
+        task: Model, data and loss.
+        examples: Of the split.
+        batch_size: Examples at a time.
+        plan: Layout.
+        raw: Measure the weights as they are trained as well, under `raw.<metric>`.
+    """
+    loss = _lowered(task.loss, plan)
+    predict = _lowered(task.predict, plan) if task.predict else None
+
+    def measured_with(data: Any, member: Member, params: Any) -> Metrics:
+        def part(batch: Any, size: int) -> tuple[Metrics, Any]:
+            key = jax.random.key(0)  # evaluation draws nothing
+            value, (_, metrics) = loss(params, member.model_state, batch, key, train=False)
+            outputs = predict(params, member.model_state, batch) if predict else ()  # as in the loss: XLA computes it once
+            return jax.tree.map(lambda mean: mean * size, {"loss": value, **metrics}), outputs
+
+        found = _in_parts(part, data, examples, batch_size)
+        sums = [jax.tree.map(lambda each: each.sum(axis=0), means) for means, _ in found]
+        means = jax.tree.map(lambda *parts: sum(parts) / examples, *sums)
+        if task.score is None:
+            return means
+        rows = [jax.tree.map(lambda each: each.reshape(-1, *each.shape[2:]), outputs) for _, outputs in found]
+        return means | task.score(jax.tree.map(lambda *parts: jnp.concatenate(parts), *rows), data)
 
     def measure(data: Any, member: Member) -> Metrics:
-        def part(start: jax.Array | int, size: int) -> Metrics:
-            batch = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), data)
-            key = jax.random.key(0)  # evaluation draws nothing
-            loss, (_, metrics) = lowered(member.params, member.model_state, batch, key, train=False)
-            return jax.tree.map(lambda mean: mean * size, {"loss": loss, **metrics})
-
-        total = part(whole * batch_size, examples % batch_size) if examples % batch_size else None
-        if whole:
-            parts = jax.lax.map(lambda i: part(i * batch_size, batch_size), jnp.arange(whole))
-            summed = jax.tree.map(lambda each: each.sum(axis=0), parts)
-            total = summed if total is None else jax.tree.map(jnp.add, total, summed)
-        return jax.tree.map(lambda sum_: sum_ / examples, total)
+        found = measured_with(data, member, evaluation_params(member.opt_state, member.params))
+        if raw:
+            found |= {f"raw.{name}": value for name, value in measured_with(data, member, member.params).items()}
+        return found
 
     return partial(spread, measure, plan)
+
+
+def _in_parts(fn: Callable[[Any, int], Any], data: Any, examples: int, size: int) -> list[Any]:
+    """`fn(slice, its size)` of slices that cover the data: the whole ones stacked, then the rest, if any, in a stack of one."""
+    whole, rest = divmod(examples, size)
+
+    def part(start: jax.Array | int, size: int) -> Any:
+        return fn(jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), data), size)
+
+    found = [jax.lax.map(lambda i: part(i * size, size), jnp.arange(whole))] if whole else []
+    return found + [jax.tree.map(lambda leaf: leaf[None], part(whole * size, rest))] * bool(rest)
 
 
 def make_segment(
@@ -240,7 +183,7 @@ def make_segment(
         ConfigError: A setting that nothing reads, or a batch larger than the training split.
     """
     schedules = dict(schedule) if isinstance(schedule, Mapping) else {LEARNING_RATE: schedule}
-    recipe = check_recipe(Recipe(task, optimizer, schedules, space, horizon))
+    recipe = make_recipe(task, optimizer, schedules, space, horizon=horizon)
     programs: dict[Plan, tuple[Program, Inputs]] = {}
     lowering: Lowering | None = None if is_convolutional(task) else "grouped"
 
@@ -295,21 +238,25 @@ def _lowered(loss: Any, plan: Plan) -> Any:
 
 
 def _train_member(
-    recipe: Recipe, inputs: Inputs, values: Values, batches: jax.Array, member: Member, unroll: int
+    recipe: Recipe, inputs: Inputs, values: Mapping[str, jax.Array], batches: jax.Array, member: Member, unroll: int
 ) -> tuple[Member, Metrics]:
     """Trains one member on the batches i32[K, B]; scans over them."""
     loss_and_grad = jax.value_and_grad(recipe.task.loss, has_aux=True)
-    loss_settings, optimizer_settings = _passed(recipe, "task"), _passed(recipe, "optimizer")
+    loss_settings, optimizer_settings = recipe.passed("task"), recipe.passed("optimizer")
     member_key = stream_key(inputs.root, Stream.STEP, member.trial)
+    steps = member.step + jnp.arange(len(batches), dtype=jnp.int32)
+    shaped = recipe.shaped(values, steps)
+    moving = {name: value for name, value in shaped.items() if value.ndim}  # for all steps at once: cheap, and vectorised
 
-    def step(member: Member, rows: jax.Array) -> tuple[Member, Metrics]:
-        now = recipe.shaped(values, member.step)
+    def step(member: Member, at: tuple[jax.Array, dict[str, jax.Array]]) -> tuple[Member, Metrics]:
+        rows, moved = at
+        now = shaped | moved
         batch = jax.tree.map(lambda leaf: leaf[rows], inputs.train)
         key = jax.random.fold_in(member_key, member.step)
         (loss, (model_state, metrics)), gradient = loss_and_grad(
-            member.params, member.model_state, batch, key, train=True, **_under(now, "task", loss_settings)
+            member.params, member.model_state, batch, key, train=True, **under(now, "task", loss_settings)
         )
-        transformation = recipe.optimizer(**_under(now, "optimizer", optimizer_settings))
+        transformation = recipe.optimizer(**under(now, "optimizer", optimizer_settings))
         updates, opt_state = transformation.update(gradient, member.opt_state, member.params)
         failed = (member.status == Status.OK) & ~jnp.isfinite(loss)
         member = member._replace(
@@ -321,7 +268,7 @@ def _train_member(
         )
         return member, {"loss": loss, **metrics}
 
-    member, metrics = jax.lax.scan(step, member, batches, unroll=unroll)
+    member, metrics = jax.lax.scan(step, member, (batches, moving), unroll=unroll)
     broken = (member.status == Status.OK) & ~_all_finite((member.params, member.model_state))
     member = member._replace(status=jnp.where(broken, Status.NONFINITE_PARAMS, member.status))
     return member, jax.tree.map(lambda each: jnp.mean(each, axis=0), metrics)

@@ -17,14 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from vmaptune.config import RunConfig
-from vmaptune.population import Member
+from vmaptune.plateau import SCALE
 from vmaptune.programs import Program
+from vmaptune.recipe import Recipe
 from vmaptune.store.checkpoints import flatten
 from vmaptune.store.folder import RunFolder, write_text
 from vmaptune.store.reading import Ancestor
 from vmaptune.tasks import Task
 from vmaptune.toml import to_toml
-from vmaptune.train import Recipe
 
 
 def shortest(value: Any) -> float:
@@ -36,7 +36,8 @@ def write_winner(
     folder: RunFolder,
     config: RunConfig,
     task: Task,
-    member: Member,
+    params: Any,
+    model_state: Any,
     values: Mapping[str, float],
     lineage: Sequence[Ancestor],
     header: str,
@@ -47,14 +48,15 @@ def write_winner(
         folder: The run.
         config: Its config.
         task: Its task.
-        member: The winner, on the host.
+        params: The winner's weights, on the host: those that were evaluated.
+        model_state: Its model state.
         values: Its hyperparameters by dotted name.
         lineage: Whose steps its weights were trained by.
         header: Comment at the top of hyperparameters.toml.
     """
     write_text(folder.best / "hyperparameters.toml", to_toml(config.with_values(values), task, header=header))
     write_text(folder.best / "schedule.csv", schedule_csv(config.recipe(task), lineage, config.population.segment_steps))
-    write_weights(folder, member)
+    write_weights(folder, params, model_state)
 
 
 def schedule_csv(recipe: Recipe, lineage: Sequence[Ancestor], segment_steps: int) -> str:
@@ -66,7 +68,7 @@ def schedule_csv(recipe: Recipe, lineage: Sequence[Ancestor], segment_steps: int
     trials = np.repeat([a.trial for a in lineage], segment_steps)
     space = recipe.space
     values: dict[str, Any] = {name: np.full(len(steps), value, np.float32) for name, value in space.constants.items()}
-    for name in space.axes:
+    for name in [*space.axes, *([SCALE] if recipe.on_plateau else [])]:
         values[name] = np.repeat(np.array([a.values[name] for a in lineage], np.float32), segment_steps)
     shaped = jax.device_get(Program("schedule", jax.vmap(recipe.shaped))(values, jnp.asarray(steps)))
     text = io.StringIO()
@@ -82,13 +84,12 @@ def _decimal(value: np.float32) -> str:
     return str(np.float32(value))
 
 
-def write_weights(folder: RunFolder, member: Member) -> None:
+def write_weights(folder: RunFolder, params: Any, model_state: Any) -> None:
     """Writes weights and model state by dotted path: `params.head.kernel`, `model_state.norm.mean`."""
     from safetensors.numpy import save_file
 
-    tensors = {
-        p: np.asarray(a, order="C") for p, a in flatten({"params": member.params, "model_state": member.model_state}).items()
-    }
+    weights = flatten({"params": params, "model_state": model_state})
+    tensors = {path: np.asarray(array, order="C") for path, array in weights.items()}
     partial = folder.best / "weights.safetensors.partial"
     save_file(tensors, partial)
     partial.replace(folder.best / "weights.safetensors")

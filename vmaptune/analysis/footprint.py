@@ -31,7 +31,7 @@ def footprint(config: RunConfig, task: Task, *, timed: bool = False) -> dict[str
     """
     n = config.population.size
     recipe = config.recipe(task)
-    shapes = jax.eval_shape(lambda: init_population(task, recipe.space, recipe.optimizer, size=n))
+    shapes = jax.eval_shape(lambda: init_population(task, recipe.space, recipe.opened, size=n))
     choice = choose_plan(config, task, timed=timed)
     plan = choice.plan
     return {
@@ -40,7 +40,7 @@ def footprint(config: RunConfig, task: Task, *, timed: bool = False) -> dict[str
         "population_bytes": bytes_of(shapes),
         "data_bytes": bytes_of(task.splits),
         "examples": {part: task.splits.size(part) for part in task.splits._fields},  # type: ignore[arg-type]
-        "member_steps": n * config.population.horizon,
+        "member_steps": n * config.population.segment_steps * config.total_generations,
         "horizon": config.population.horizon,
         "plan": plan._asdict()
         | {

@@ -92,8 +92,8 @@ def execute(
             out = str(found.path)
         if alone():  # several processes agree on it after their first dispatch
             signals.stop_if_caught()
-        size = resolved.population
-        sinks = [] if quiet or not is_main() else [Progress(size.generations, size.segment_steps, task.metric, task.direction)]
+        shown = Progress(resolved.total_generations, resolved.population.segment_steps, task.metric, task.direction)
+        sinks = [] if quiet or not is_main() else [shown]
         result = tune(resolved, task=task, out=out, resume=resume, sinks=sinks, should_stop=signals.caught)
         seconds = {"import": imported, "data": loaded, **result.seconds, "total": time.perf_counter() - _STARTED}
         if "first_step" in seconds:
@@ -154,7 +154,7 @@ def _print_result(result: Result, facts: dict[str, Any], as_json: bool) -> None:
     rows += [(f"validation {name}", value) for name, value in best["validation"].items()]
     rows += [(f"test {name}", value) for name, value in (facts["test"] or {}).items()]
     seconds = facts["seconds"]
-    layout = f"{size.size} members, {size.generations} generations of {size.segment_steps} steps"
+    layout = f"{size.size} members, {result.config.total_generations} generations of {size.segment_steps} steps"
     rows.append(("trained", f"{facts['member_steps']:,} member-steps ({layout})"))
     rows.append(("seconds", ", ".join(f"{name} {show(value)}" for name, value in seconds.items())))
     rows.append(("run folder", facts["run"]))

@@ -9,17 +9,20 @@ import jax.numpy as jnp
 
 from vmaptune.population import Offspring
 from vmaptune.selectors.contract import Selector, View, failed
+from vmaptune.settings import Natural
 from vmaptune.space import Space
 
 
-def random() -> Selector:
+def random(*, trials: Natural = 0) -> Selector:
     """Random search: every trial keeps its settings to the end; a finished or diverged one makes room for a fresh draw.
 
-    The best sound member keeps its slot even when it has finished, so that its weights stay at hand.
+    Args:
+        trials: Trials in all, rounded up to whole rounds of population.size; 0: as many as there are slots.
 
     References:
         Bergstra & Bengio, Random Search for Hyper-Parameter Optimization, JMLR 13, 2012
     """
+    del trials  # how long a run is, is for the run to know
 
     def init(key: jax.Array, space: Space, n: int) -> Any:
         del key, space, n
@@ -27,9 +30,7 @@ def random() -> Selector:
 
     def update(key: jax.Array, state: Any, view: View, fitness: jax.Array) -> tuple[Any, Offspring]:
         slots = jnp.arange(fitness.shape[0], dtype=jnp.int32)
-        bad = failed(view, fitness)
-        best = jnp.argmax(jnp.where(bad, -jnp.inf, fitness))
-        anew = bad | (view.done & (slots != best))
+        anew = failed(view, fitness) | view.done
         fresh = jax.random.uniform(key, view.genotype.shape)
         return state, Offspring(jnp.where(anew, -1, slots), jnp.where(anew[:, None], fresh, view.genotype))
 

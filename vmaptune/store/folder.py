@@ -40,6 +40,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def start(self) -> Path:
+        """start.csv, in a run that was told which trials to train."""
+        return self.path / "start.csv"
+
+    @property
     def best(self) -> Path:
         """The folder of the winner."""
         return self.path / "best"

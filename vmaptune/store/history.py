@@ -112,7 +112,8 @@ class History:
         """Opens for writing."""
         self._db = connect(path, write=True)
         self._db.execute("PRAGMA synchronous = NORMAL")
-        self._horizon = self._db.execute("SELECT segment_steps * generations FROM run").fetchone()[0]
+        trial = "json_extract(config, '$.population.segment_steps') * json_extract(config, '$.population.generations')"
+        self._horizon = self._db.execute(f"SELECT {trial} FROM run").fetchone()[0]
         self._columns = [row["name"] for row in self._db.execute("PRAGMA table_info(record)")][len(_RECORD_COLUMNS) :]
 
     @staticmethod

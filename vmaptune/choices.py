@@ -1,0 +1,143 @@
+"""A chosen row of a table: its name, and a value or an axis for each of its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from vmaptune.errors import ConfigError, did_you_mean
+from vmaptune.schedules import SCHEDULES
+from vmaptune.schedules.mixture import FAMILY, Mixture
+from vmaptune.settings import Setting, convert
+from vmaptune.space import Axis, axis_from_table
+
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A row of a table, with a value for each of its settings.
+
+    Attributes:
+        name: Name of the row.
+        values: Every setting, in the order of the row's signature. A float or an `Axis`, or a tuple of them, is traced, all
+            else static.
+    """
+
+    name: str
+    values: dict[str, Any]
+
+    @property
+    def traced(self) -> dict[str, float | Axis]:
+        """Settings that may differ per member: a number, or an axis to search. A vector's numbers are `k.0`, `k.1`, ..."""
+        scalars = {k: v for k, v in self.values.items() if isinstance(v, float | Axis)}
+        vectors = {k: v for k, v in self.values.items() if _is_vector(v)}
+        return scalars | {f"{k}.{i}": number for k, v in vectors.items() for i, number in enumerate(v)}
+
+    @property
+    def static(self) -> Tree:
+        """Settings that all members share."""
+        return {k: v for k, v in self.values.items() if not isinstance(v, float | Axis) and not _is_vector(v)}
+
+    @property
+    def tree(self) -> Tree:
+        """Name and settings as TOML values."""
+        return {"name": self.name} | {k: _toml_value(v) for k, v in self.values.items()}
+
+    def pinned(self, values: Mapping[str, float]) -> Choice:
+        """With each axis replaced by its value."""
+
+        def pin(name: str, value: Any) -> Any:
+            if _is_vector(value):
+                return tuple(pin(f"{name}.{i}", number) for i, number in enumerate(value))
+            return float(values[name]) if isinstance(value, Axis) else value
+
+        return Choice(self.name, {k: pin(k, v) for k, v in self.values.items()})
+
+
+@dataclass(frozen=True)
+class MixedChoice(Choice):
+    """Several schedule families, of which each member follows one.
+
+    Its values are the axis over them (`family`), the settings of the warm-up they share, and each family's own under its
+    name: `cosine.exponent`.
+    """
+
+    names: tuple[str, ...]
+
+    @property
+    def tree(self) -> Tree:
+        """Names and settings as TOML values, each family's own in a table of its own."""
+        tree: Tree = {"name": list(self.names)}
+        for key, value in self.values.items():
+            family, dot, knob = key.partition(".")
+            if dot:
+                tree.setdefault(family, {})[knob] = _toml_value(value)
+            elif key != FAMILY:
+                tree[key] = _toml_value(value)
+        return tree | {name: tree.get(name, {}) for name in self.names}
+
+    def pinned(self, values: Mapping[str, float]) -> Choice:
+        """The one family that the values name, with its axes replaced by their values."""
+        name = self.names[round(values[FAMILY])]
+        own = {k.partition(".")[2]: v for k, v in self.values.items() if k.startswith(f"{name}.")}
+        shared = {k: v for k, v in self.values.items() if "." not in k and k != FAMILY}
+        below = {k.removeprefix(f"{name}."): v for k, v in values.items()}
+        return Choice(name, own | shared).pinned(below)
+
+    def mixture(self) -> Mixture:
+        """The function that they are together."""
+        static: dict[str, Tree] = {name: {} for name in ("", *self.names)}
+        for key, value in self.static.items():
+            family, _, knob = key.rpartition(".")
+            static[family][knob] = value
+        return Mixture({name: partial(SCHEDULES[name], **static[name]) for name in self.names}, static[""])
+
+
+def bind(
+    known: Mapping[str, Setting], given: Mapping[str, Any], section: str, *, owner: str = "", searchable: bool = True
+) -> dict[str, Any]:
+    """Checks given values and completes them by defaults, in the order of the signature."""
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"{section}: {owner or 'this section'} has no setting {key!r}{did_you_mean(key, known)}")
+    values: dict[str, Any] = {}
+    for name, setting in known.items():
+        where = f"{section}.{name}"
+        if name not in given and setting.required:
+            raise ConfigError(f"{where}: must be given ({setting.type_name}); it has no default")
+        value = given.get(name, setting.default)
+        value = value.as_toml() if isinstance(value, Axis) else value
+        if isinstance(value, Mapping):
+            if not searchable:
+                raise ConfigError(f"{where}: a setting of the search itself cannot be searched; given: {dict(value)}")
+            values[name] = axis_from_table(value, setting, where)
+        elif setting.vector and searchable and isinstance(value, list | tuple):
+            values[name] = _vector(setting, value, where)
+        else:
+            values[name] = convert(setting, value, where)
+    return values
+
+
+def _vector(setting: Setting, numbers: Iterable[Any], where: str) -> tuple[float | Axis, ...]:
+    """Numbers of a vector setting, of which each may be an axis."""
+    plain = [number.as_toml() if isinstance(number, Axis) else number for number in numbers]
+    axes = {
+        i: axis_from_table(number, setting.number, f"{where}[{i}]")
+        for i, number in enumerate(plain)
+        if isinstance(number, Mapping)
+    }
+    checked = convert(setting, [axes[i].low if i in axes else number for i, number in enumerate(plain)], where)
+    return tuple(axes.get(i, number) for i, number in enumerate(checked))
+
+
+def _is_vector(value: Any) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(isinstance(number, float | Axis) for number in value)
+
+
+def _toml_value(value: Any) -> Any:
+    if isinstance(value, Axis):
+        return value.as_toml()
+    return [_toml_value(item) for item in value] if isinstance(value, tuple) else value
