@@ -63,7 +63,7 @@ class Recipe(NamedTuple):
     @property
     def on_plateau(self) -> bool:
         """True if the learning rate falls on plateaus."""
-        return bool(self.passed("plateau"))
+        return "factor" in self.passed("plateau")
 
     def active(self, values: Values) -> dict[str, jax.Array | bool]:
         """bool[...] by the name of each axis: False where it is a knob of another family than the member's.
@@ -77,7 +77,7 @@ class Recipe(NamedTuple):
                 prefix = f"{schedule_prefix(target)}."
                 for name in found:
                     if name.startswith(prefix):
-                        found[name] = family.active(name.removeprefix(prefix), values[prefix + FAMILY])
+                        found[name] &= family.active(name.removeprefix(prefix), values[prefix + FAMILY])
         return found
 
     def passed(self, room: str) -> list[str]:

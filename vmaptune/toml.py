@@ -111,7 +111,8 @@ def _merge(section: str, old: Any, given: Any) -> Any:
     key, rows = _ROWS.get(section.partition(".")[0], ("name", {}))
     if key in given and given[key] != old.get(key):
         row = rows.get(given[key]) if isinstance(given[key], str) else None
-        known = settings(row) if row else warmup_settings() if section.startswith("schedule") else {}
+        shared = warmup_settings() | warmup_settings(traced=False) if section.startswith("schedule") else {}
+        known = settings(row) if row else shared
         old = {k: v for k, v in old.items() if k in known or _is_schedule(v)}
     merged = dict(old)
     for k, v in given.items():

@@ -45,7 +45,8 @@ def _line(folder: RunFolder) -> dict[str, Any]:
 
 def best_record(folder: RunFolder, run: dict[str, Any]) -> dict[str, Any] | None:
     """The record of the best member so far: finished before unfinished, then fitness, then the lower validation loss."""
-    horizon = run["segment_steps"] * run["generations"]
+    population = run["config"]["population"]
+    horizon = population["segment_steps"] * population["generations"]
     order = 'step >= ? DESC, fitness DESC, "validation.loss" IS NULL, "validation.loss", generation ASC, slot ASC'
     with closing(connect(folder.history)) as db:
         row = db.execute(f"SELECT * FROM record WHERE fitness IS NOT NULL ORDER BY {order} LIMIT 1", (horizon,)).fetchone()

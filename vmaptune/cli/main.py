@@ -11,7 +11,7 @@ import click
 from vmaptune import __version__
 from vmaptune.errors import VmaptuneError
 
-_COMMANDS = ("run", "resume", "init", "check", "list", "runs", "show", "bench")
+_COMMANDS = ("run", "resume", "init", "check", "list", "runs", "show", "schedules", "lr-range", "bench")
 
 
 class _Commands(click.Group):
@@ -23,7 +23,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        return importlib.import_module(f"vmaptune.cli.{cmd_name}").command
+        return importlib.import_module(f"vmaptune.cli.{cmd_name.replace('-', '_')}").command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         from vmaptune.errors import did_you_mean

@@ -74,7 +74,7 @@ def execute(
     as_json: bool,
 ) -> None:
     """Runs or resumes, shows progress, prints the result, and exits as a shell expects."""
-    with _Signals() as signals:
+    with Signals() as signals:
         begun = time.perf_counter()
         from vmaptune.cli.progress import Progress
         from vmaptune.distributed import alone, is_main, start, together
@@ -108,12 +108,12 @@ def execute(
             signals.stop_if_caught()
 
 
-class _Signals:
+class Signals:
     """While entered, SIGINT and SIGTERM ask the run to stop after its generation; a second SIGINT stops it at once."""
 
     number: int | None = None
 
-    def __enter__(self) -> _Signals:
+    def __enter__(self) -> Signals:
         self._previous = {number: signal.signal(number, self._catch) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 

@@ -47,8 +47,8 @@ class Mixture:
 
     def active(self, knob: str, family: jax.Array) -> jax.Array | bool:
         """bool: whether a knob shapes anything for members of a family, given by its index i32[...] or f32[...]."""
-        name, dot, _ = knob.partition(".")
-        return jnp.round(family) == self.names.index(name) if dot else True
+        name = knob.partition(".")[0]
+        return jnp.round(family) == self.names.index(name) if name in self.names else True
 
     def __call__(self, t: jax.Array, knobs: Mapping[str, jax.Array]) -> jax.Array:
         """The multiplier of one member.
