@@ -55,11 +55,15 @@ class PopulationSize:
         size: Members, N.
         segment_steps: Training steps between two selections, K.
         generations: Number of selections; the horizon of every schedule is segment_steps x generations.
+        replicates: Sources of randomness (initial weights, dropout, independent batches) that trials share in turn: trial t
+            draws as trial t modulo replicates does, so that settings which are each tried so often are compared on the same
+            seeds. 0: every trial draws for itself.
     """
 
     size: Count = 64
     segment_steps: Count = 50
     generations: Count = 20
+    replicates: Natural = 0
 
     @property
     def horizon(self) -> int:

@@ -103,7 +103,9 @@ class Generations:
         self._n = config.population.size
         self._recipe, self._selector = config.recipe(task), selector_of(config)
         self._root = root_key(config.seed)
-        self._newborn = make_newborn(task, self._recipe.opened, seed=self._root, plan=plan)
+        self._newborn = make_newborn(
+            task, self._recipe.opened, seed=self._root, replicates=config.population.replicates, plan=plan
+        )
         self._inputs = make_inputs(self._recipe, seed=self._root, plan=plan)
         start = np.zeros((0, self._recipe.space.dimension), np.float32) if start is None else start
         self._start = put(start, plan.everywhere)
@@ -173,13 +175,21 @@ def _generation(
 ) -> Callable[[Inputs, jax.Array, State, jax.Array], tuple[State, Facts]]:
     """One generation as a pure function."""
     task, size = recipe.task, config.population
-    segment = segment_of(recipe, steps=size.segment_steps, batch_size=config.batch.size, order=config.batch.order, plan=plan)
+    segment = segment_of(
+        recipe,
+        steps=size.segment_steps,
+        batch_size=config.batch.size,
+        order=config.batch.order,
+        plan=plan,
+        replicates=size.replicates,
+    )
     examples, raw = task.splits.size("validation"), evaluates_raw(recipe)
     evaluate = evaluation_of(task, examples=examples, batch_size=_EVALUATION_BATCH, plan=plan, raw=raw)
     sign = 1.0 if task.direction == "max" else -1.0
 
     def generation(inputs: Inputs, start: jax.Array, state: State, number: jax.Array) -> tuple[State, Facts]:
-        newborn = make_newborn(task, recipe.opened, seed=inputs.root, plan=plan)  # the seed is no part of the program
+        root, shared = inputs.root, size.replicates  # the seed is no part of the program
+        newborn = make_newborn(task, recipe.opened, seed=root, replicates=shared, plan=plan)
         population = inherit(state.population, state.offspring, newborn)
         population, train = segment(inputs, jax.lax.rem(number, size.generations), population)  # each round alike
         validation = evaluate(inputs.validation, population)

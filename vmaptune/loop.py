@@ -103,10 +103,11 @@ def tune(
         begun = time.perf_counter()
         plan = _plan(config, task, out, resume=resume)
         seconds = {"plan": time.perf_counter() - begun, "train": 0.0, "store": 0.0}
-        encoded = None if start is None else config.space.encode_columns(start)
+        if start is not None:
+            config.space.encode_columns(start)  # refused before anything is made
         folder, history = open_run(config, task, plan, out, start=start, resume=resume, stack=stack)
-        if folder.start.is_file():  # also of a run that goes on
-            encoded = config.space.encode_columns(read_start(folder.start))
+        # A run that goes on keeps to what its folder says, whatever is given.
+        encoded = config.space.encode_columns(read_start(folder.start)) if folder.start.is_file() else None
         checkpoints = Checkpoints(folder.checkpoints)
         stack.callback(checkpoints.close)
         run = _Run(config, task, encoded, folder, history, checkpoints, sinks, should_stop, log, started, seconds)

@@ -113,11 +113,22 @@ def root_key(seed: jax.Array | int) -> jax.Array:
     return jax.random.key(seed, impl="threefry2x32")
 
 
+def source(trial: jax.Array, replicates: int) -> jax.Array:
+    """The number that a trial's keys are made with: its own, or, with replicates, one that it shares on purpose."""
+    return trial % replicates if replicates else trial
+
+
 Newborn = Callable[[jax.Array, jax.Array], Member]
 
 
 def make_newborn(
-    task: Task, optimizer: Optimizer, *, space: Space | None = None, seed: jax.Array | int = 0, plan: Plan | None = None
+    task: Task,
+    optimizer: Optimizer,
+    *,
+    space: Space | None = None,
+    seed: jax.Array | int = 0,
+    replicates: int = 0,
+    plan: Plan | None = None,
 ) -> Newborn:
     """Makes the function that gives birth: `(trial i32[N], genotype f32[N, D]) -> Member[N]`, fresh weights at step 0.
 
@@ -126,6 +137,7 @@ def make_newborn(
         optimizer: Gives the initial optimizer state; its structure does not depend on values.
         space: Says which settings of the optimizer are given at all, where that makes a difference to its state.
         seed: Seed of the run, or its root key.
+        replicates: See `source`; 0: every trial draws for itself.
         plan: Layout; default: all side by side, wherever they lie.
     """
     init, sample = task.init, jax.tree.map(np.array, task.sample)  # copies, which do not keep the data set alive
@@ -134,7 +146,7 @@ def make_newborn(
 
     def one(shared: tuple[jax.Array, Any], member: tuple[jax.Array, jax.Array]) -> Member:
         (root, sample), (trial, genotype) = shared, member
-        params, model_state = init(stream_key(root, Stream.INIT, trial), sample)
+        params, model_state = init(stream_key(root, Stream.INIT, source(trial, replicates)), sample)
         zero = jnp.zeros((), jnp.int32)
         return Member(genotype, params, model_state, optimizer(**fill).init(params), zero, trial, zero, jnp.asarray(fresh()))
 

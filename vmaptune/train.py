@@ -24,7 +24,7 @@ from vmaptune.lowering import Lowering, im2col
 from vmaptune.optimizers import Optimizer, evaluation_params
 from vmaptune.plan import Plan, make_plan, spread
 from vmaptune.plateau import SCALE
-from vmaptune.population import Member, Status, Stream, root_key, stream_key
+from vmaptune.population import Member, Status, Stream, root_key, source, stream_key
 from vmaptune.programs import Program
 from vmaptune.recipe import LEARNING_RATE, Recipe, make_recipe, under
 from vmaptune.schedules import Schedule
@@ -57,7 +57,7 @@ def make_inputs(recipe: Recipe, *, seed: jax.Array | int, plan: Plan) -> Inputs:
 
 
 def segment_of(
-    recipe: Recipe, *, steps: int, batch_size: int, order: Order, plan: Plan
+    recipe: Recipe, *, steps: int, batch_size: int, order: Order, plan: Plan, replicates: int = 0
 ) -> Callable[[Inputs, jax.Array, Member], tuple[Member, Metrics]]:
     """The training of a whole population for K steps, as a function to be compiled: see `make_segment`."""
     examples = _examples(recipe.task, batch_size)
@@ -68,8 +68,9 @@ def segment_of(
         inputs, batches = shared
         values = recipe.space.decode(member.genotype, inputs.arrays) | {SCALE: member.plateau[0]}
         if order == "independent":
-            batches = indices(stream_key(inputs.root, Stream.BATCH, member.trial), member.step)
-        return _train_member(recipe._replace(task=task), inputs, values, batches, member, plan.unroll)
+            batches = indices(stream_key(inputs.root, Stream.BATCH, source(member.trial, replicates)), member.step)
+        key = stream_key(inputs.root, Stream.STEP, source(member.trial, replicates))
+        return _train_member(recipe._replace(task=task), inputs, values, batches, member, key, plan.unroll)
 
     def segment(inputs: Inputs, generation: jax.Array, population: Member) -> tuple[Member, Metrics]:
         batches = indices(stream_key(inputs.root, Stream.BATCH), generation * steps)
@@ -238,12 +239,17 @@ def _lowered(loss: Any, plan: Plan) -> Any:
 
 
 def _train_member(
-    recipe: Recipe, inputs: Inputs, values: Mapping[str, jax.Array], batches: jax.Array, member: Member, unroll: int
+    recipe: Recipe,
+    inputs: Inputs,
+    values: Mapping[str, jax.Array],
+    batches: jax.Array,
+    member: Member,
+    key: jax.Array,
+    unroll: int,
 ) -> tuple[Member, Metrics]:
-    """Trains one member on the batches i32[K, B]; scans over them."""
+    """Trains one member on the batches i32[K, B], with draws from its key; scans over them."""
     loss_and_grad = jax.value_and_grad(recipe.task.loss, has_aux=True)
     loss_settings, optimizer_settings = recipe.passed("task"), recipe.passed("optimizer")
-    member_key = stream_key(inputs.root, Stream.STEP, member.trial)
     steps = member.step + jnp.arange(len(batches), dtype=jnp.int32)
     shaped = recipe.shaped(values, steps)
     moving = {name: value for name, value in shaped.items() if value.ndim}  # for all steps at once: cheap, and vectorised
@@ -252,9 +258,9 @@ def _train_member(
         rows, moved = at
         now = shaped | moved
         batch = jax.tree.map(lambda leaf: leaf[rows], inputs.train)
-        key = jax.random.fold_in(member_key, member.step)
+        draw = jax.random.fold_in(key, member.step)
         (loss, (model_state, metrics)), gradient = loss_and_grad(
-            member.params, member.model_state, batch, key, train=True, **under(now, "task", loss_settings)
+            member.params, member.model_state, batch, draw, train=True, **under(now, "task", loss_settings)
         )
         transformation = recipe.optimizer(**under(now, "optimizer", optimizer_settings))
         updates, opt_state = transformation.update(gradient, member.opt_state, member.params)

@@ -52,8 +52,8 @@ def command(
     family, its best median score with a 95 % interval, how far it is from the best family, from the best constant and the
     best cosine, whether it can be told from the best at all, and how wide its valley of learning rates is.
 
-    The folder holds ordinary runs (its own, refine/ and confirm/), families.csv, families.html, and for each family a config
-    that `vmaptune run` takes and the learning rate at every step.
+    The folder holds ordinary runs (its own, refine-1/ to refine-3/, confirm/), families.csv, families.html, and for each
+    family a config that `vmaptune run` takes and the learning rate at every step.
 
     \b
     vmaptune schedules
@@ -116,6 +116,8 @@ def _print(study: ScheduleStudy, *, as_json: bool, as_csv: bool) -> None:
     rate = study.trainings / study.seconds
     counts = f"{study.trainings:,} trainings, {study.member_steps:,} member-steps"
     click.echo(f"\n{counts}, {study.seconds:.1f} s: {rate:,.0f} trainings/s. Folder: {study.folder}")
+    if ends := sorted({name for f in study.families if f.tied for name in f.at_end}):
+        click.echo(f"At an end of its axis among the best: {', '.join(ends)}; widen it.")
     if study.held:
         click.echo("Held: " + ", ".join(f"{name} = {show(value)}" for name, value in study.held.items()))
 

@@ -22,7 +22,6 @@ WEIGHT_DECAY = "optimizer.weight_decay"
 FAMILY_AXIS = f"schedule.{FAMILY}"
 WARMUP_AXIS = "schedule.warmup"
 _NODES = 5  # of the table family: enough for any smooth shape
-_MOVE = 1 / 8  # of an axis, to either side
 
 
 def shape_axes(families: Iterable[str]) -> dict[str, object]:
@@ -73,22 +72,25 @@ def explore(
     return found
 
 
-def neighbours(space: Space, family: str, candidate: Candidate, *, rate_step: float, decay_step: float) -> list[Candidate]:
+def neighbours(
+    space: Space, family: str, candidate: Candidate, *, step: float, rate_step: float, decay_step: float
+) -> list[Candidate]:
     """A candidate and its coordinate moves: each axis of its shape, the learning rate and the weight decay, up and down.
 
     Args:
         space: Axes.
         family: The candidate's family.
         candidate: The centre.
+        step: Move of each gene of the shape, as a fraction of its axis.
         rate_step: Move of the learning rate's gene.
         decay_step: Move of the weight decay's gene; 0 if it is not searched.
     """
-    steps = dict.fromkeys(own_axes(space, family), _MOVE) | {LEARNING_RATE: rate_step}
+    steps = dict.fromkeys(own_axes(space, family), step) | {LEARNING_RATE: rate_step}
     steps |= {WEIGHT_DECAY: decay_step} if decay_step else {}
     found = [candidate]
-    for name, step in steps.items():
+    for name, move in steps.items():
         gene = Space({name: space.axes[name]}).encode({name: candidate[name]})[0]
-        for moved in (gene - step, gene + step):
+        for moved in (gene - move, gene + move):
             if 0 <= moved <= 1:
                 found.append(candidate | decoded(space, [name], np.array([moved])))
     return found

@@ -134,7 +134,7 @@ def lr_range_test(
     design = {LEARNING_RATE: [rate for rate, _ in rows]} | ({second: [value for _, value in rows]} if second else {})
     folder = Path(out) if out is not None else new_folder("runs", "lr-range").path
     common: dict[str, Any] = {"task": task, "score": "loss", "order": "shared", "listen": listen, "should_stop": should_stop}
-    trained = train(tree, design, steps=steps, out=folder, stage="range", **common)
+    trained = train(tree, design, steps=steps, out=folder, stage="range", replicates=seeds, **common)
     if trained is None:
         return None
     scores = trained.scores.reshape(len(values), len(rates), seeds)

@@ -39,15 +39,16 @@ class Trained(NamedTuple):
 
 
 def base_config(config: Mapping[str, Any] | str | Path | None, task: Task | None, assignments: Sequence[str] = ()) -> Tree:
-    """The config that a study begins with: the user's, or the embedded one without dropout and with small batches."""
+    """The config that a study begins with: the user's, or the embedded one made small, for 300 steps and without dropout."""
     if isinstance(config, Mapping):
         return override(dict(config), assignments)
     if config is not None:
         return override(read_toml(config), assignments)
     tree = default_tree() if task is None else {}
     if task is None:
-        tree["task"] = tree["task"] | {"dropout": 0.0}
+        tree["task"] = tree["task"] | {"hidden": [64], "dropout": 0.0}
         tree["batch"] = {"size": 64}
+        tree["population"] = {"segment_steps": 300, "generations": 1}
     return override(tree, assignments)
 
 
@@ -87,6 +88,7 @@ def train(
     order: str,
     listen: Listener | None,
     stage: str,
+    replicates: int,
     should_stop: Callable[[], bool],
 ) -> Trained | None:
     """Trains a design as an ordinary run of so many trials, or goes on with it; None if it was told to stop.
@@ -101,6 +103,7 @@ def train(
         order: Of the batches: "shared" or "independent".
         listen: Makes the sinks of a stage.
         stage: What the stage is called.
+        replicates: Seeds that each row of the design is repeated with, one after another: the same for all.
         should_stop: Asked after every dispatch.
     """
     trials = len(next(iter(design.values())))
@@ -108,7 +111,7 @@ def train(
     size = math.ceil(trials / rounds)
     design = {name: [*column, *[column[-1]] * (rounds * size - trials)] for name, column in design.items()}  # rounds are whole
     tree = tree | {
-        "population": {"size": size, "segment_steps": steps, "generations": 1},
+        "population": {"size": size, "segment_steps": steps, "generations": 1, "replicates": replicates},
         "search": {"method": "random", "trials": rounds * size},
         "batch": dict(tree.get("batch", {})) | {"order": order},
         "checkpoint": {"every": _CHECKPOINT_ROUNDS},

@@ -1,9 +1,10 @@
 """Which family of learning-rate schedules is best, and whether that can be told from the noise of seeds.
 
-Three ordinary runs, each of thousands of trials:
+Ordinary runs, each of thousands of trials:
 
     explore   shapes of every family, crossed with learning rates (and weight decays) and seeds
-    refine    the best candidates of each family and their coordinate moves
+    refine-1  the best candidates of each family and their coordinate moves, judged anew: by fresh seeds alone
+    refine-2, refine-3  the best of those, and moves half as far each time
     confirm   the few best of each family with many fresh seeds: half of them choose the family's candidate, the other half
               say how good it is, so that nobody is judged by the luck that chose it
 """
@@ -26,6 +27,7 @@ from vmaptune.config import RunConfig, resolve
 from vmaptune.errors import ConfigError, did_you_mean
 from vmaptune.recipe import LEARNING_RATE
 from vmaptune.schedules import SCHEDULES
+from vmaptune.space import Space
 from vmaptune.store.folder import RunFolder, new_folder, write_text
 from vmaptune.store.reading import Ancestor
 from vmaptune.studies import design as designs
@@ -39,6 +41,8 @@ from vmaptune.winner import schedule_csv, shortest
 BASELINES = ("constant", "cosine")
 NOT_FOR_RATES = ("one_cycle_momentum",)
 _FINALISTS = 4  # candidates of each family that are confirmed
+_MOVES = (1 / 8, 1 / 16, 1 / 32)  # of an axis, in each round of refinement
+_STAGES = ("explore", "refine-1", "refine-2", "refine-3", "confirm")
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,9 @@ class FamilyResult:
         over_constant: The same against the best constant learning rate; negative: better.
         over_cosine: The same against the best cosine.
         tied: It cannot be told from the best family: the interval of its regret holds 0.
-        basin_decades: Width in decades of the learning rates within 10 % of the best, for the best shape explored; NaN if the
-            learning rate's axis has no log scale.
+        basin_decades: Width in decades of the learning rates whose score is at most a quarter worse than the best, for the
+            best shape explored; NaN if the learning rate's axis has no log scale.
+        at_end: Axes at whose end the best candidate lies: a better one may lie beyond.
     """
 
     family: str
@@ -69,6 +74,7 @@ class FamilyResult:
     over_cosine: Interval
     tied: bool
     basin_decades: float
+    at_end: list[str]
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -143,7 +149,7 @@ def evaluate_schedules(
 
     Args:
         task: A task of your own, in place of the config's.
-        config: TOML file or tree; default: the embedded one, without dropout, in batches of 64. Its learning rate must be an
+        config: TOML file or tree; default: the embedded one made small: 64 hidden units, batches of 64, 300 steps. Its learning rate must be an
             axis, and its weight decay if `weight_decays` is not 1; other axes are held at their middle.
         assignments: `key=value`, as for `--set`.
         families: Names, or "all"; constant and cosine are always among them, to compare with.
@@ -190,7 +196,7 @@ def evaluate_schedules(
 
     def run(stage: str, candidates: Sequence[Candidate], repeats: int, order: str = "shared") -> Trained | None:
         return train(
-            tree if stage == "explore" else tree | {"seed": (seed + 1 + ("refine", "confirm").index(stage)) % 2**32},
+            tree | {"seed": (seed + _STAGES.index(stage)) % 2**32},
             designs.table(candidates, space, seeds=repeats),
             task=task,
             steps=steps,
@@ -199,44 +205,45 @@ def evaluate_schedules(
             order=order,
             listen=listen,
             stage=stage,
+            replicates=repeats,
             should_stop=should_stop,
         )
 
     drawn = designs.explore(space, names, shapes=shapes, rates=rates, decays=decays, seed=seed)
     pool: dict[str, list[Candidate]] = {name: [c for shape in own for c in shape] for name, own in drawn.items()}
-    trained = [explored := run("explore", designs.by_family(pool), seeds)]
+    explored = run("explore", designs.by_family(pool), seeds)
     if explored is None:
         return None
+    runs = [explored]
     scores = first = _medians(explored.scores, pool, seeds)
-    if refine:
-        centres = {name: [pool[name][i] for i in _best_shapes(pool[name], scores[name], space, refine)] for name in names}
-        near = {
+    for stage, move in zip(_STAGES[1:-1], _MOVES, strict=True) if refine else ():
+        part = move / _MOVES[0]
+        pool = {
             name: [
                 moved
-                for centre in own
-                for moved in designs.neighbours(space, name, centre, rate_step=rate_step, decay_step=decay_step)
+                for i in _best_shapes(pool[name], scores[name], refine)
+                for moved in designs.neighbours(
+                    space, name, pool[name][i], step=move, rate_step=part * rate_step, decay_step=part * decay_step
+                )
             ]
-            for name, own in centres.items()
+            for name in names
         }
-        refined = run("refine", designs.by_family(near), seeds)
-        trained.append(refined)
+        refined = run(stage, designs.by_family(pool), seeds)
         if refined is None:
             return None
-        found = _medians(refined.scores, near, seeds)
-        pool = {name: [*pool[name], *near[name]] for name in names}
-        scores = {name: np.concatenate([scores[name], found[name]]) for name in names}
+        runs.append(refined)
+        scores = _medians(refined.scores, pool, seeds)
     finalists = {name: [pool[name][i] for i in np.argsort(scores[name], kind="stable")[:_FINALISTS]] for name in names}
     confirmed = run("confirm", designs.by_family(finalists), confirm, order="independent")
-    trained.append(confirmed)
     if confirmed is None:
         return None
-    runs = [stage for stage in trained if stage is not None]
+    runs.append(confirmed)
     chosen = _choose(confirmed.scores, finalists, confirm)
     basins = {name: _basin(drawn[name], first[name], rates, rate_axis.scale == "log") for name in names}
     study = ScheduleStudy(
         folder=folder,
         metric=score,
-        families=_compare(chosen, basins),
+        families=_compare(chosen, basins, space),
         held={name: shortest(value) for name, value in middles.items()},
         trainings=sum(len(stage.scores) for stage in runs),
         member_steps=sum(stage.result.member_steps for stage in runs),
@@ -269,7 +276,7 @@ def _medians(scores: np.ndarray, pool: Mapping[str, Sequence[Candidate]], seeds:
     return dict(zip(pool, np.split(medians, ends[:-1]), strict=True))
 
 
-def _best_shapes(pool: Sequence[Candidate], scores: np.ndarray, space: Any, count: int) -> list[int]:
+def _best_shapes(pool: Sequence[Candidate], scores: np.ndarray, count: int) -> list[int]:
     """The best candidates of different shapes."""
     found: dict[tuple[float, ...], int] = {}
     for i in np.argsort(scores, kind="stable"):
@@ -300,7 +307,9 @@ def _basin(shapes: Sequence[Sequence[Candidate]], scores: np.ndarray, rates: Seq
     return basin_decades(np.array(rates), by_rate[int(np.argmin(by_rate.min(axis=1)))])
 
 
-def _compare(chosen: Mapping[str, tuple[Candidate, np.ndarray]], basins: Mapping[str, float]) -> list[FamilyResult]:
+def _compare(
+    chosen: Mapping[str, tuple[Candidate, np.ndarray]], basins: Mapping[str, float], space: Space
+) -> list[FamilyResult]:
     scores = {name: found for name, (_, found) in chosen.items()}
     order = sorted(scores, key=lambda name: float(np.median(scores[name])))
     best = scores[order[0]]
@@ -319,9 +328,17 @@ def _compare(chosen: Mapping[str, tuple[Candidate, np.ndarray]], basins: Mapping
                 over_cosine=difference_interval(scores[name], scores["cosine"]),
                 tied=name == order[0] or regret.low <= 0 <= regret.high,
                 basin_decades=basins[name],
+                at_end=[k for k in (LEARNING_RATE, WEIGHT_DECAY) if _at_end(space, k, chosen[name][0].get(k))],
             )
         )
     return results
+
+
+def _at_end(space: Space, name: str, value: float | None) -> bool:
+    if value is None:
+        return False
+    gene = Space({name: space.axes[name]}).encode({name: value})[0]
+    return not 1e-6 < gene < 1 - 1e-6
 
 
 def _write(study: ScheduleStudy, config: RunConfig, task: Task) -> None:

@@ -33,15 +33,21 @@ def median_interval(scores: np.ndarray, *, seed: int = 0) -> Interval:
 
 
 def difference_interval(one: np.ndarray, other: np.ndarray, *, seed: int = 0) -> Interval:
-    """How much higher the median of `one` is than that of `other`, resampled independently."""
+    """How much higher the median of `one` is than that of `other`, with seeds resampled in pairs.
+
+    Args:
+        one: f64[n], by seed.
+        other: f64[n], by the same seeds: what a seed does to both alike cancels.
+        seed: Of the resampling.
+    """
     value = float(np.median(one) - np.median(other)) if np.isfinite([np.median(one), np.median(other)]).all() else np.inf
     with np.errstate(invalid="ignore"):
-        differences = _resampled_medians(one, seed) - _resampled_medians(other, seed + 1)
+        differences = _resampled_medians(one, seed) - _resampled_medians(other, seed)
     return Interval(value, *_quantiles(np.nan_to_num(differences, nan=0.0, posinf=np.inf, neginf=-np.inf)))
 
 
-def basin_decades(rates: np.ndarray, scores: np.ndarray, *, tolerance: float = 0.1) -> float:
-    """How wide the valley around the best learning rate is: decades in which the score stays within 10 % of the best.
+def basin_decades(rates: np.ndarray, scores: np.ndarray, *, tolerance: float = 0.25) -> float:
+    """How wide the valley around the best learning rate is: decades in which the score is little worse than the best.
 
     Between the rates that were tried, the score is taken to be linear in the logarithm of the rate.
 
