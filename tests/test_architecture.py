@@ -23,10 +23,13 @@ ORDER = [
     "space",
     "schedules",
     "optimizers",
+    "hashing",
     "data",
     "models",
     "lowering",
     "tasks",
+    "plateau",
+    "recipe",
     "distributed",
     "plan",
     "population",
@@ -34,6 +37,7 @@ ORDER = [
     "programs",
     "train",
     "selectors",
+    "choices",
     "config",
     "toml",
     "cache",
@@ -43,19 +47,25 @@ ORDER = [
     "result",
     "generation",
     "pace",
+    "opening",
     "loop",
+    "studies",
     "bench",
     "analysis",
     "cli",
 ]
-CLOSED_TO = {"store": set(ORDER) - {"errors", "store"}, "analysis": {"loop", "generation", "bench"}}  # closer than the order
+CLOSED_TO = {  # closer than the order
+    "store": set(ORDER) - {"errors", "store"},
+    "analysis": {"loop", "opening", "generation", "studies", "bench"},
+}
 DOORS = ("vmaptune", "vmaptune.__main__")  # no rooms: the lazy list of public names, and `python -m vmaptune`
 
 CORE = set(ORDER[1 : ORDER.index("config")]) - {"data"}
 NOT_IN_CORE = {"click", "json", "sqlite3", "rich", "pathlib", "time"}
-BUT = {("tasks", "pathlib"), ("programs", "time")}
+BUT = {("vmaptune.tasks.finding", "pathlib"), ("vmaptune.programs", "time")}
 
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
+LATE = {"vmaptune.cli.progress", "vmaptune.cli.study"}  # imported by commands once they run, so numpy is there already
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 
 
@@ -141,15 +151,13 @@ def loads(module: str, tree: ast.Module | None = None, seen: set[str] | None = N
 
 def heavy(module: str, tree: ast.Module | None = None) -> set[str]:
     """What a module of the command line may not import at its top."""
-    numpy = set() if module == "vmaptune.cli.progress" else {"numpy"}
-    progress = {"vmaptune.cli.progress"} - {module}
-    return loads(module, tree) & (JAX | numpy | progress)
+    return loads(module, tree) & (JAX | (set() if module in LATE else {"numpy"} | LATE))
 
 
 def outside_core(module: str, tree: ast.Module) -> list[str]:
     """Imports at the top of a module of the core that belong to its rim."""
     names = {name.split(".")[0] for name in imported(at_top(tree.body), module)} & NOT_IN_CORE
-    return [f"{module}: imports {name}" for name in sorted(names) if (room(module), name) not in BUT]
+    return [f"{module}: imports {name}" for name in sorted(names) if (module, name) not in BUT]
 
 
 def forbidden(module: str, tree: ast.Module) -> list[str]:

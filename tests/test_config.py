@@ -4,6 +4,7 @@ import json
 import math
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
@@ -11,13 +12,15 @@ from hypothesis import strategies as st
 
 from vmaptune.config import FROM_PYTHON, differences, resolve
 from vmaptune.errors import ConfigError
+from vmaptune.loop import tune
 from vmaptune.optimizers import OPTIMIZERS
+from vmaptune.plateau import plateau
 from vmaptune.schedules import SCHEDULES
 from vmaptune.selectors import SELECTORS
 from vmaptune.settings import convert, settings
 from vmaptune.space import Axis
 from vmaptune.tasks import TASKS, Task
-from vmaptune.toml import default_tree
+from vmaptune.toml import default_tree, read_toml
 
 BASE = {"batch": {"size": 32}}
 LOG = {"low": 1e-4, "high": 1e-1, "scale": "log"}
@@ -26,6 +29,17 @@ LOG = {"low": 1e-4, "high": 1e-1, "scale": "log"}
 def changed(section, **values):
     """`BASE` with values in a section."""
     return BASE | {section: BASE.get(section, {}) | values}
+
+
+def defaults(*functions):
+    """Every setting of some functions at its default, as TOML values."""
+    found = {s.name: s.default for fn in functions for s in settings(fn).values()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def traced(*functions):
+    """Names of the settings that may differ per member: those whose defaults are floats."""
+    return [name for name, value in defaults(*functions).items() if type(value) is float]
 
 
 def refusal(tree, **how):
@@ -41,7 +55,8 @@ def test_the_default_resolves():
     config, task = resolve(default_tree())
     assert isinstance(task, Task)
     assert config.task.name == "digits"
-    assert config.task.values == {"model": "mlp", "hidden": (64, 64), "dropout": Axis(0.0, 0.5)}
+    given = {"model": "mlp", "hidden": (64, 64), "dropout": Axis(0.0, 0.5)}
+    assert config.task.values == defaults(task.loss) | given
     assert config.optimizer.values["learning_rate"] == Axis(1e-4, 1e-1, "log")
     assert (config.population.size, config.population.segment_steps, config.population.generations) == (64, 50, 20)
     assert config.population.horizon == 1000
@@ -53,20 +68,12 @@ def test_an_empty_tree_is_all_defaults(blob_task):
     assert task is blob_task
     assert config.tree == {
         "seed": 0,
-        "task": {"name": FROM_PYTHON, "dropout": 0.0},
+        "task": {"name": FROM_PYTHON} | defaults(blob_task.loss),
         "batch": {"size": 32, "order": "shared"},
-        "optimizer": {
-            "name": "adamw",
-            "learning_rate": 1e-3,
-            "weight_decay": 0.0,
-            "b1": 0.9,
-            "b2": 0.999,
-            "eps": 1e-8,
-            "nesterov": False,
-            "clip_norm": math.inf,
-        },
-        "schedule": {"name": "constant"},
-        "population": {"size": 64, "segment_steps": 50, "generations": 20},
+        "optimizer": {"name": "adamw"} | defaults(OPTIMIZERS["adamw"]),
+        "schedule": {"name": "constant"} | defaults(SCHEDULES["constant"]),
+        "plateau": defaults(plateau),
+        "population": {"size": 64, "segment_steps": 50, "generations": 20, "replicates": 0},
         "search": {"method": "truncation", "quantile": 0.25, "sigma": 0.1, "resample": 0.25},
         "checkpoint": {"every": 1},
         "plan": {
@@ -78,6 +85,11 @@ def test_an_empty_tree_is_all_defaults(blob_task):
             "generations_per_dispatch": 0,
         },
     }
+    usual = {"learning_rate": 1e-3, "weight_decay": 0.0, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "clip_norm": math.inf}
+    off = {"nesterov": False, "l1": 0.0, "accumulate": 1.0, "average": 0.0}
+    assert config.tree["optimizer"].items() >= (usual | off).items()
+    assert config.tree["task"].items() >= {"dropout": 0.0, "mixup": 0.0}.items()
+    assert config.tree["plateau"]["factor"] == 1.0
 
 
 def test_a_tree_is_not_changed_by_resolving(blob_task):
@@ -130,12 +142,11 @@ def test_a_schedule_may_shape_any_traced_setting(blob_task):
     assert list(config.schedules) == ["optimizer.learning_rate", "optimizer.weight_decay", "task.dropout"]
     assert config.space.axes == {"schedule.warmup": Axis(0.0, 0.3)}
     assert config.space.constants["schedule.weight_decay.end"] == 0.5
+    cosine, constant = defaults(SCHEDULES["cosine"]), defaults(SCHEDULES["constant"])
     assert config.tree["schedule"] == {
-        "name": "cosine",
-        "warmup": {"low": 0.0, "high": 0.3},
-        "end": 0.0,
-        "weight_decay": {"name": "cosine", "warmup": 0.0, "end": 0.5},
-        "dropout": {"name": "constant"},
+        **{"name": "cosine"} | cosine | {"warmup": {"low": 0.0, "high": 0.3}},
+        "weight_decay": {"name": "cosine"} | cosine | {"end": 0.5},
+        "dropout": {"name": "constant"} | constant,
     }
     assert set(config.recipe(task).schedules) == set(config.schedules)
 
@@ -149,20 +160,21 @@ def test_the_learning_rate_schedule_may_stand_under_its_name(blob_task):
 
 def test_the_space_holds_every_traced_setting_and_no_other(blob_task):
     config, _ = resolve(changed("optimizer", learning_rate=LOG), task=blob_task)
-    assert config.space.names == (
-        "optimizer.learning_rate",
-        "task.dropout",
-        "optimizer.weight_decay",
-        "optimizer.b1",
-        "optimizer.b2",
-        "optimizer.eps",
-        "optimizer.clip_norm",
-    )
+    rooms = {
+        "task": traced(blob_task.loss),
+        "optimizer": traced(OPTIMIZERS["adamw"]),
+        "schedule": traced(SCHEDULES["constant"]),
+        "plateau": traced(plateau),
+    }
+    assert set(config.space.names) == {f"{room}.{name}" for room, names in rooms.items() for name in names}
+    assert len(set(config.space.names)) == len(config.space.names)
+    assert list(config.space.axes) == ["optimizer.learning_rate"] == [config.space.names[0]]
+    assert {"task.dropout", "optimizer.b1", "optimizer.clip_norm", "schedule.warmup"} <= set(config.space.constants)
 
 
 def test_traced_and_static_settings_part(blob_task):
     config, _ = resolve(changed("optimizer", nesterov=True), task=blob_task)
-    assert config.optimizer.static == {"nesterov": True}
+    assert config.optimizer.static == {"nesterov": True, "decay": "decoupled", "decay_mask": "all"}
     assert config.optimizer.traced | config.optimizer.static == config.optimizer.values
 
 
@@ -176,10 +188,11 @@ def test_canonical_json_is_strict_json_of_the_essence(blob_task):
         raise AssertionError(f"{constant} is not JSON")
 
     tree = json.loads(config.canonical_json, parse_constant=never)
-    assert tree["optimizer"].pop("clip_norm") == "inf"
-    expected = copy.deepcopy(config.essence)
-    assert expected["optimizer"].pop("clip_norm") == math.inf
-    assert tree == expected
+    assert tree["optimizer"]["clip_norm"] == "inf"
+    endless = {section: [k for k, v in table.items() if v == "inf"] for section, table in tree.items() if section != "seed"}
+    for section, names in endless.items():
+        tree[section] |= dict.fromkeys(names, math.inf)
+    assert tree == config.essence
 
 
 def test_the_essence_is_the_tree_but_for_where_and_how_often(blob_task):
@@ -219,6 +232,15 @@ def test_a_default_written_out_is_the_same_run(blob_task):
 
 CHANGES = [
     ("task", {"dropout": 0.1}),
+    ("task", {"input_noise": 0.1}),
+    ("task", {"mixup": 0.1}),
+    ("task", {"label_smoothing": 0.1}),
+    ("task", {"class_balance": 0.1}),
+    ("plateau", {"factor": 0.5}),
+    ("plateau", {"patience": 2.0}),
+    ("plateau", {"cooldown": 2.0}),
+    ("plateau", {"threshold": 0.1}),
+    ("plateau", {"floor": 0.1}),
     ("batch", {"size": 31}),
     ("batch", {"order": "independent"}),
     ("optimizer", {"name": "sgd"}),
@@ -236,13 +258,32 @@ CHANGES = [
     ("optimizer", {"eps": 1e-7}),
     ("optimizer", {"nesterov": True}),
     ("optimizer", {"clip_norm": 1.0}),
+    ("optimizer", {"clip_value": 1.0}),
+    ("optimizer", {"clip_adaptive": 1.0}),
+    ("optimizer", {"l1": 1e-4}),
+    ("optimizer", {"decay": "l2"}),
+    ("optimizer", {"decay_mask": "matrices"}),
+    ("optimizer", {"accumulate": 2.0}),
+    ("optimizer", {"average": 0.9}),
+    ("schedule", {"warmup": 0.1}),
+    ("schedule", {"warmup_shape": "cosine"}),
+    ("schedule", {"warmup_power": 3.0}),
     ("schedule", {"name": "cosine"}),
+    ("schedule", {"name": "rex"}),
+    ("schedule", {"name": ["cosine", "rex"]}),
+    ("schedule", {"name": ["rex", "cosine"]}),
+    ("schedule", {"name": ["cosine", "rex"], "rex": {"beta": 0.1}}),
+    ("schedule", {"name": "table", "values": [1.0, 0.0, 0.5]}),
+    ("schedule", {"name": "table", "values": [1.0, {"low": 0.0, "high": 1.0}, 0.5]}),
+    ("schedule", {"name": "table", "values": [{"low": 0.0, "high": 1.0}, 0.0, 0.5]}),
     ("schedule", {"weight_decay": {"name": "cosine"}}),
     ("schedule", {"dropout": {"name": "cosine"}}),
     ("population", {"size": 65}),
     ("population", {"segment_steps": 51}),
     ("population", {"generations": 21}),
+    ("population", {"replicates": 2}),
     ("search", {"method": "random"}),
+    ("search", {"method": "random", "trials": 65}),
     ("search", {"quantile": 0.2}),
     ("search", {"sigma": 0.2}),
     ("search", {"resample": 0.2}),
@@ -317,6 +358,44 @@ def test_with_values_is_one_plain_training_run(blob_task):
     assert config.space.dimension == 4
 
 
+# -------------------------------------------------------------------------------------------------------------- vectors
+
+TABLE = {"name": "table", "values": [1.0, {"low": 0, "high": 1}, 0.5]}
+
+
+def test_an_axis_stands_where_a_number_of_a_vector_would(blob_task):
+    config, task = resolve(BASE | {"schedule": TABLE}, task=blob_task)
+    assert config.schedules["optimizer.learning_rate"].values["values"] == (1.0, Axis(0.0, 1.0), 0.5)
+    assert config.space.axes == {"schedule.values.1": Axis(0.0, 1.0)}
+    assert {name: config.space.constants[f"schedule.values.{name}"] for name in "02"} == {"0": 1.0, "2": 0.5}
+    assert config.tree["schedule"]["values"] == [1.0, {"low": 0.0, "high": 1.0}, 0.5]
+    assert resolve(config.tree, task=blob_task)[0] == config
+    given = {"name": "table", "values": (1, Axis(0.0, 1.0), 0.5)}
+    assert resolve(BASE | {"schedule": given}, task=blob_task)[0].run_id == config.run_id
+    shaped = config.recipe(task).shaped(config.space.decode(jnp.array([0.25])), jnp.array([0, 500, 750, 999]))
+    np.testing.assert_allclose(shaped["optimizer.learning_rate"], 1e-3 * np.array([1, 0.25, 0.375, 0.4995]), rtol=1e-4)
+
+
+def test_with_values_pins_the_numbers_of_a_vector(blob_task):
+    config, _ = resolve(BASE | {"schedule": TABLE | {"weight_decay": TABLE}}, task=blob_task)
+    single = config.with_values({"schedule.values.1": 0.25, "schedule.weight_decay.values.1": 0.75})
+    assert single.space.dimension == 0
+    assert single.tree["schedule"]["values"] == [1.0, 0.25, 0.5]
+    assert single.tree["schedule"]["weight_decay"]["values"] == [1.0, 0.75, 0.5]
+
+
+def test_a_searched_vector_is_trained_recorded_and_written(blob_task, tmp_path):
+    tree = BASE | {"schedule": TABLE, "population": {"size": 2, "segment_steps": 2, "generations": 3}}
+    tree |= {"optimizer": {"learning_rate": 0.1}, "search": {"method": "random"}}
+    result = tune(tree, task=blob_task, out=tmp_path / "run", start={"schedule.values.1": [0.125, 0.75]})
+    history, best = result.history, result.best
+    np.testing.assert_array_equal(history["schedule.values.1"], np.where(history["trial"] == 0, 0.125, 0.75))
+    assert best.hyperparameters == {"schedule.values.1": [0.125, 0.75][best.trial]}
+    assert resolve(read_toml(tmp_path / "run" / "config.toml"), task=blob_task)[0] == result.config
+    pinned = read_toml(tmp_path / "run" / "best" / "hyperparameters.toml")
+    assert pinned["schedule"]["values"] == [1.0, best.hyperparameters["schedule.values.1"], 0.5]
+
+
 # ---------------------------------------------------------------------------------------------------------- differences
 
 
@@ -340,9 +419,10 @@ def test_differences_are_one_line_a_setting(blob_task):
 
 # ------------------------------------------------------------------------------------------------------- golden errors
 
-SECTIONS = "batch, checkpoint, optimizer, plan, population, schedule, search, seed, task"
-ADAMW = sorted(settings(OPTIMIZERS["adamw"]))
+SECTIONS = "batch, checkpoint, optimizer, plan, plateau, population, schedule, search, seed, task"
+REGULARISERS = ["class_balance", "dropout", "input_noise", "label_smoothing", "mixup"]  # of classification, and a model's
 SGD = sorted(settings(OPTIMIZERS["sgd"]))
+LIST = "expected list of float >= 0 at least 2 long"
 STATIC = "it shapes the compiled program, which all members share"
 
 ERRORS = [
@@ -357,10 +437,18 @@ ERRORS = [
     ({"optimizer": {"name": "sgd", "b1": 0.9}}, f"optimizer: sgd has no setting 'b1'; known: {', '.join(SGD)}"),
     ({"optimizer": {"weightdecay": 0.1}}, "optimizer: adamw has no setting 'weightdecay'; did you mean 'weight_decay'?"),
     ({"batch": {"sise": 32}}, "batch: this section has no setting 'sise'; did you mean 'size'?"),
-    ({"population": {"steps": 32}}, "population: this section has no setting 'steps'; known: generations, segment_steps, size"),
+    (
+        {"population": {"steps": 32}},
+        "population: this section has no setting 'steps'; known: generations, replicates, segment_steps, size",
+    ),
     ({"search": {"quantil": 0.2}}, "search: truncation has no setting 'quantil'; did you mean 'quantile'?"),
-    ({"search": {"method": "random", "quantile": 0.2}}, "search: random has no setting 'quantile'"),
-    ({"schedule": {"warmup": 0.1}}, "schedule: constant has no setting 'warmup'"),
+    ({"search": {"method": "random", "quantile": 0.2}}, "search: random has no setting 'quantile'; known: trials"),
+    ({"search": {"method": "random", "trails": 9}}, "search: random has no setting 'trails'; did you mean 'trials'?"),
+    ({"schedule": {"end": 0.1}}, "schedule: constant has no setting 'end'; known: warmup, warmup_power, warmup_shape"),
+    ({"plateau": {"factr": 0.5}}, "plateau: it has no setting 'factr'; did you mean 'factor'?"),
+    ({"plateau": 0.5}, "plateau: expected a table, [plateau]; given: 0.5"),
+    ({"plateau": {"factor": 0.0}}, "plateau.factor: expected float > 0 and <= 1; given: 0.0"),
+    ({"search": {"method": "random", "trials": -1}}, "search.trials: expected int >= 0; given: -1"),
     ({"task": {"dropuot": 0.1}}, f"task: {FROM_PYTHON} has no setting 'dropuot'; did you mean 'dropout'?"),
     (
         {"plan": {"zzz": 0}},
@@ -443,6 +531,24 @@ ERRORS = [
         "schedule.warmup.high: expected float >= 0 and < 1; given: 1.0",
     ),
     ({"task": {"dropout": {"low": 0.0, "high": 1.0}}}, "task.dropout.high: expected float >= 0 and < 1; given: 1.0"),
+    # Vectors
+    ({"schedule": {"name": "table", "values": [1.0]}}, f"schedule.values: {LIST}; given: [1.0]"),
+    ({"schedule": {"name": "table", "values": []}}, f"schedule.values: {LIST}; given: []"),
+    ({"schedule": {"name": "table", "values": 3}}, f"schedule.values: {LIST}; given: 3"),
+    ({"schedule": {"name": "table", "values": [1.0, -1]}}, f"schedule.values: {LIST}; given: [1.0, -1]"),
+    ({"schedule": {"name": "table", "values": [1.0, math.nan]}}, f"schedule.values: {LIST}; given: [1.0, nan]"),
+    (
+        {"schedule": {"name": "table", "values": [1.0, {"low": 0, "hgih": 1}]}},
+        "schedule.values[1]: an axis has no key 'hgih'; did you mean 'high'?",
+    ),
+    (
+        {"schedule": {"name": "table", "values": [1.0, {"low": 0, "high": -1}]}},
+        "schedule.values[1].high: expected float >= 0; given: -1",
+    ),
+    (
+        {"schedule": {"weight_decay": {"name": "table", "values": [{"low": 1, "high": 0.5}, 1.0]}}},
+        "schedule.weight_decay.values[0]: low must be below high; given: low = 1, high = 0.5",
+    ),
     # Schedules of other hyperparameters
     (
         {"schedule": {"weight_deacy": {"name": "constant"}}},
@@ -451,7 +557,7 @@ ERRORS = [
     (
         {"schedule": {"nesterov": {"name": "constant"}}},
         "schedule.nesterov: there is no hyperparameter 'nesterov' to shape; "
-        f"known: {', '.join(sorted({*ADAMW, 'dropout'} - {'nesterov'}))}",
+        f"known: {', '.join(sorted({*traced(OPTIMIZERS['adamw']), *REGULARISERS, 'batch'}))}",
     ),
     (
         {"schedule": {"name": "constant", "learning_rate": {"name": "cosine"}}},
@@ -553,13 +659,14 @@ def test_a_task_is_built_from_a_file(task_file):
     tree = {"task": {"name": f"{task_file}:build", "depth": 2, "dropout": 0.5}, "batch": {"size": 8}}
     config, task = resolve(tree)
     assert task.splits.size("train") == 36
-    assert config.tree["task"] == {"name": f"{task_file}:build", "width": 4, "depth": 2, "dropout": 0.5}
-    assert config.task.traced == {"dropout": 0.5}
+    given = {"width": 4, "depth": 2, "dropout": 0.5}
+    assert config.tree["task"] == {"name": f"{task_file}:build"} | defaults(task.loss) | given
+    assert config.task.traced == dict.fromkeys(REGULARISERS, 0.0) | {"dropout": 0.5}
 
 
 def test_a_task_is_built_from_a_module():
     config, task = resolve({"task": {"name": "vmaptune.tasks:digits", "hidden": [8]}, "batch": {"size": 8}})
-    assert config.task.values == {"model": "mlp", "hidden": (8,), "dropout": 0.0}
+    assert config.task.values == dict.fromkeys(REGULARISERS, 0.0) | {"model": "mlp", "hidden": (8,)}
     assert isinstance(task, Task)
 
 

@@ -161,7 +161,7 @@ def test_the_table_has_a_row_for_every_name(readme):
     assert len(rows) == len(entries)
     for cells, (table, entry) in zip(rows, entries, strict=True):
         first, name, meaning, axes, sources = (cell.strip() for cell in cells)
-        assert (first, name, meaning) == (table, f"`{entry['name']}`", entry["meaning"])
+        assert (first, name, meaning) == (table, f"`{entry['name']}`", entry["meaning"].replace("|", r"\|"))
         assert re.findall(r"`(\w+)`", axes) == [s["name"] for s in entry["settings"] if s["axis"]]
         addresses = [address for source in entry["source"] for address in re.findall(r"https?://\S+", source)]
         assert re.findall(r"\]\((\S+)\)", sources) == addresses

@@ -274,12 +274,24 @@ def events(folder, kind):
     return [event["detail"] for event in read_events(folder / "history.db") if event["kind"] == kind]
 
 
+def remember_plans(monkeypatch):
+    """Has all `Generations` keep the plan that they are made for."""
+    made = Generations.__init__
+
+    def init(self, config, task, plan, *rest):
+        made(self, config, task, plan, *rest)
+        self.plan = plan
+
+    monkeypatch.setattr(Generations, "__init__", init)
+
+
 def exhausted(monkeypatch, widest, *, after=0, late=False):
     """Dispatches wider than `widest` run out of memory, from the one after `after`; their state is gone with them."""
+    remember_plans(monkeypatch)
     real, dispatched = Generations.__call__, []
 
     def call(self, state, first, count):
-        width = self._plan.chunk
+        width = self.plan.chunk
         dispatched.append((width, first, count))
         if width > widest and len(dispatched) > after:
             if late:
@@ -348,10 +360,11 @@ def test_an_error_that_is_not_about_memory_is_not_hidden(tmp_path, monkeypatch):
 def test_a_chunk_that_no_block_fills_is_narrowed_to_another_program(tmp_path, monkeypatch):
     """Six members in chunks of 5 are 3 and 3 already: half of that is 2, not the same 3 again."""
     widths = []
+    remember_plans(monkeypatch)
     real = Generations.__call__
 
     def call(self, state, first, count):
-        widths.append(self._plan.chunks(6)[1])
+        widths.append(self.plan.chunks(6)[1])
         if len(widths) < 3:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.")
         return real(self, state, first, count)

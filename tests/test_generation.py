@@ -218,13 +218,15 @@ def test_a_search_method_that_runs_on_the_host_is_refused(blob_task, monkeypatch
         Generations(config_of(blob_task), blob_task, Plan(1, 8))
 
 
-def test_another_seed_is_the_same_program(blob_task):
-    """So that a persistent compilation cache serves every seed."""
+def test_another_seed_and_another_start_are_the_same_program(blob_task):
+    """So that a persistent compilation cache serves every seed, and every table of trials of one length."""
 
-    def program(seed):
+    def program(seed, start):
         tree = {k: v for k, v in SMALL.items() if k != "task"} | {"seed": seed, "task": {}}
-        generations = Generations(resolve(tree, task=blob_task)[0], blob_task, Plan(2, 2))
-        arguments = generations._inputs, generations.begin(), jnp.int32(0), jnp.int32(1)
+        config, _ = resolve(tree, task=blob_task)
+        table = np.full((9, config.space.dimension), start, np.float32)
+        generations = Generations(config, blob_task, Plan(2, 2), table)
+        arguments = generations._inputs, generations._start, generations.begin(), jnp.int32(0), jnp.int32(1)
         return generations._program._jitted.lower(*arguments).as_text()
 
-    assert program(0) == program(1)
+    assert program(0, 0.1) == program(1, 0.9)

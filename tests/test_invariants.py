@@ -1,5 +1,7 @@
 """The invariants of the design, each by name. Details are in the tests of the modules; these hold the whole together."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,8 @@ from vmaptune.optimizers import OPTIMIZERS, adamw
 from vmaptune.plan import Plan, make_plan
 from vmaptune.population import Offspring, Stream, inherit, init_population, make_newborn, stream_key, take_member
 from vmaptune.programs import CompileLog
-from vmaptune.schedules import SCHEDULES, cosine
+from vmaptune.schedules import SCHEDULES, bare, cosine
+from vmaptune.schedules.mixture import Mixture, warmup_settings
 from vmaptune.selectors import SELECTORS
 from vmaptune.settings import settings
 from vmaptune.space import Axis, Space
@@ -144,37 +147,82 @@ def test_4_two_children_of_one_parent_go_different_ways(blob_task):
     assert all((kernels[a] != kernels[b]).any() for a, b in ((0, 1), (0, 2), (1, 2)))
 
 
-def traced_settings():
-    rows = [("optimizer", name, fn) for name, fn in OPTIMIZERS.items()] + [
-        ("schedule", name, fn) for name, fn in SCHEDULES.items()
-    ]
-    return [(room, name, s) for room, name, fn in rows for s in settings(fn).values() if s.traced]
+def ends(setting):
+    """An axis over where a setting is usually searched; a wide one for the few that are not."""
+    return Axis(*setting.usual) if setting.usual else Axis(0.01, 2.0)
 
 
-@pytest.mark.parametrize(("room", "name", "setting"), traced_settings(), ids=lambda v: getattr(v, "name", str(v)))
-def test_5_no_dead_setting(blob_task, room, name, setting):
+def dead(task, space, optimizer, schedule, resting, moved):
+    """Those axes that change nothing: for each, two members that differ in it alone are trained side by side.
+
+    Args:
+        resting: Genes of both members, by axis.
+        moved: By axis: the gene of the second member, and other genes of both.
+    """
+    axes = list(space.axes)
+    pairs = [(resting | others, resting | others | {name: gene}) for name, (gene, others) in moved.items()]
+    genotype = jnp.array([[member[axis] for axis in axes] for pair in pairs for member in pair], jnp.float32)
+    population = init_population(task, space, optimizer, size=len(genotype))
+    one = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), population)  # one trial: the same draws
+    plan = Plan(1, len(genotype))
+    segment = make_segment(task, space, optimizer, schedule, steps=10, horizon=10, batch_size=16, plan=plan)
+    after = segment(one._replace(genotype=genotype), 0)[0]
+    weights = jax.tree.leaves(jax.vmap(vt.optimizers.evaluation_params)(after.opt_state, after.params))
+    flat = np.concatenate([np.asarray(leaf).reshape(len(genotype), -1) for leaf in weights], axis=1)
+    apart = np.abs(flat[1::2] - flat[::2]).max(axis=1)
+    return [name for name, distance in zip(moved, apart, strict=True) if not distance > 1e-5]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_5_no_dead_setting_of_an_optimizer(blob_task, name):
     """Changing one traced setting changes what a member becomes, all the way through the engine."""
-    optimizer = OPTIMIZERS[name] if room == "optimizer" else adamw
-    schedule = SCHEDULES[name] if room == "schedule" else cosine
-    base = {"optimizer.learning_rate": 0.05, "optimizer.weight_decay": 0.1, "optimizer.clip_norm": 1.0, "task.dropout": 0.2}
-    low, high = {"eps": (1e-8, 1e-2), "clip_norm": (0.01, 1.0)}.get(setting.name, (0.1, 0.6))
-    space = Space(base | {f"{room}.{setting.name}": Axis(low, high)})
-    population = init_population(blob_task, space, optimizer, size=2)
-    one = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), population)
-    segment = make_segment(blob_task, space, optimizer, schedule, steps=8, horizon=10, batch_size=16, plan=Plan(1, 2))
-    after = segment(one._replace(genotype=jnp.array([[0.0], [1.0]])), 0)[0]
-    kernel = np.asarray(after.params["head"]["kernel"])
-    assert np.abs(kernel[0] - kernel[1]).max() > 1e-5
+    known = {f"optimizer.{s.name}": s for s in settings(OPTIMIZERS[name]).values() if s.traced}
+    space = Space({"schedule.warmup": 0.5} | {name: ends(setting) for name, setting in known.items()})
+    resting = {axis: float("clip" in axis) for axis in known}  # clipped as little as can be
+    felt = {"learning_rate": 0.7, "weight_decay": 0.5, "l1": 1.0, "adam_ratio": 1.0, "estim_lr0": 1.0, "estim_lr_coef": 1.0}
+    resting |= {axis: gene for axis in known if (gene := felt.get(axis.partition(".")[2])) is not None}
+    moved = {axis: (1.0 - round(resting[axis]), {}) for axis in known}
+    assert dead(blob_task, space, OPTIMIZERS[name], cosine, resting, moved) == []
 
 
-def test_5_no_dead_loss_setting(blob_task):
-    for setting in settings(blob_task.loss).values():
-        space = Space({"optimizer.learning_rate": 0.05, f"task.{setting.name}": Axis(0.0, 0.5)})
-        population = init_population(blob_task, space, adamw, size=2)
-        one = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), population)
-        segment = make_segment(blob_task, space, adamw, cosine, steps=8, horizon=10, batch_size=16, plan=Plan(1, 2))
-        kernel = np.asarray(segment(one._replace(genotype=jnp.array([[0.0], [1.0]])), 0)[0].params["head"]["kernel"])
-        assert np.abs(kernel[0] - kernel[1]).max() > 1e-5
+def test_5_no_dead_knob_of_a_schedule(blob_task):
+    mixture = Mixture({name: partial(family) for name, family in SCHEDULES.items()}, {"warmup_shape": "polynomial"})
+    entries = {s.name: ends(s) for s in warmup_settings().values()}
+    for name, family in SCHEDULES.items():
+        own = [s for s in settings(bare(family)).values() if s.traced]
+        entries |= {f"{name}.{s.name}": ends(s) for s in own if not s.vector}
+        entries |= {f"{name}.{s.name}.{i}": ends(s.number) for s in own if s.vector for i in range(3)}
+    axes = {f"schedule.{knob}": axis for knob, axis in entries.items()}
+    families = Axis(choices=tuple(map(float, range(len(SCHEDULES)))))
+    space = Space({"optimizer.learning_rate": 0.05, "schedule.family": families} | axes)
+    moved = {}
+    for axis in axes:
+        owner = axis.split(".")[1]
+        index = list(SCHEDULES).index(owner) if owner in SCHEDULES else 0
+        of_owner = {"schedule.family": (index + 0.5) / len(SCHEDULES)}
+        moved[axis] = (0.9, of_owner | ({"schedule.warmup": 0.5} if owner == "warmup_power" else {}))
+    resting = dict.fromkeys(space.axes, 0.25) | {"schedule.warmup": 0.0}
+    assert dead(blob_task, space, adamw, mixture, resting, moved) == []
+
+
+def test_5_no_dead_setting_of_a_loss(blob_task):
+    inputs, labels = blob_task.splits.train
+    kept = np.flatnonzero((np.asarray(labels) > 0) | (np.arange(len(labels)) < 30))  # classes of different sizes
+    splits = blob_task.splits._replace(train=(inputs[kept], labels[kept]))
+    network = vt.models.from_nnx(lambda rngs: vt.models.MLP(4, [8], 3, rngs=rngs))
+    task = vt.tasks.classification(network, splits)
+    names = [f"task.{s.name}" for s in settings(task.loss).values() if s.traced]
+    space = Space({"optimizer.learning_rate": 0.05} | {name: Axis(0.0, 0.5) for name in names})
+    assert len(names) >= 5
+    assert dead(task, space, adamw, cosine, dict.fromkeys(names, 0.0), {name: (1.0, {}) for name in names}) == []
+
+
+def test_5_a_setting_that_nothing_reads_is_found(blob_task):
+    """That the tests above can fail: the power of a warm-up that has none, and a warm-up of no length."""
+    space = Space({"optimizer.learning_rate": 0.05, "schedule.warmup": Axis(0.0, 0.5), "schedule.warmup_power": Axis(1.0, 4.0)})
+    resting = {"schedule.warmup": 0.5, "schedule.warmup_power": 0.5}
+    moved = {"schedule.warmup": (0.9, {}), "schedule.warmup_power": (0.9, {})}
+    assert dead(blob_task, space, adamw, cosine, resting, moved) == ["schedule.warmup_power"]
 
 
 def test_6_the_best_finite_member_is_never_lost(blob_task):

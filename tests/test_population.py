@@ -83,7 +83,7 @@ def a_population_of_numbers():
     from vmaptune.population import Member
 
     zeros, slots = jnp.zeros(N, jnp.int32), jnp.arange(N, dtype=jnp.int32)
-    return Member(jnp.zeros((N, 2)), {"w": jnp.zeros((N, 1))}, {}, {}, zeros, slots, zeros)
+    return Member(jnp.zeros((N, 2)), {"w": jnp.zeros((N, 1))}, {}, {}, zeros, slots, zeros, jnp.zeros((N, 4)))
 
 
 def test_streams_trials_and_steps_all_give_different_keys():

@@ -20,6 +20,7 @@ from vmaptune.settings import (
     Rate,
     Seed,
     Setting,
+    Usual,
     convert,
     settings,
     show,
@@ -297,6 +298,103 @@ def test_convert_accepts_exactly_the_declared_range(value, annotation):
     else:
         with pytest.raises(ConfigError):
             convert(setting, value, "x")
+
+
+# ------------------------------------------------------------------------------------------------------------ vectors
+
+Multipliers = Annotated[tuple[Annotated[NonNegative, Usual(0.0, 1.0)], ...], msgspec.Meta(min_length=2)]
+
+
+def curve(*, values: Multipliers = (1.0, 0.0), plain: tuple[float, ...] = (), widths: tuple[Count, ...] = (8,)) -> float:
+    """A row with vectors."""
+    return sum(values) + sum(plain) + sum(widths)
+
+
+def test_a_tuple_of_floats_is_a_traced_vector():
+    known = settings(curve)
+    assert {name: (s.traced, s.vector) for name, s in known.items()} == {
+        "values": (True, True),
+        "plain": (True, True),
+        "widths": (False, False),
+    }
+    assert known["values"].default == (1.0, 0.0)
+    assert known["values"].type_name == "list of float >= 0 at least 2 long"
+    assert known["plain"].type_name == "list of float"
+    assert not settings(row)["rate"].vector
+
+
+def test_each_number_of_a_vector_is_a_setting_of_its_own():
+    known = settings(curve)
+    number = known["values"].number
+    assert (number.name, number.traced, number.vector, number.required) == ("values", True, False, True)
+    assert number.type_name == "float >= 0"
+    assert number.usual == Usual(0.0, 1.0)
+    assert known["plain"].number.annotation is float
+    assert settings(row)["rate"].number == settings(row)["rate"]
+
+
+def test_a_vector_is_converted_number_by_number():
+    values = settings(curve)["values"]
+    assert convert(values, [1, 0.5, 2], "here") == (1.0, 0.5, 2.0)
+    assert {type(number) for number in convert(values, [1, 0], "here")} == {float}
+
+
+@pytest.mark.parametrize("value", [[1.0], [], [1.0, -1.0], [1.0, "x"], 3, [1.0, True], None])
+def test_a_bad_vector_is_refused_in_one_sentence(value):
+    with pytest.raises(ConfigError) as error:
+        convert(settings(curve)["values"], value, "schedule.values")
+    assert str(error.value) == f"schedule.values: expected list of float >= 0 at least 2 long; given: {value!r}"
+
+
+@pytest.mark.parametrize("value", [math.nan, 1e300])
+def test_each_number_of_a_vector_is_one_that_a_member_can_train_with(value):
+    with pytest.raises(ConfigError) as error:
+        convert(settings(curve)["values"], [1.0, value], "schedule.values")
+    assert str(error.value).startswith("schedule.values")
+    assert str(error.value).count("expected") == 1
+
+
+# -------------------------------------------------------------------------------------------------------------- usual
+
+
+@pytest.mark.parametrize(
+    ("annotation", "usual"),
+    [
+        (Annotated[float, msgspec.Meta(gt=0), Usual(0.1, 10.0, "log")], Usual(0.1, 10.0, "log")),
+        (Annotated[Rate, Usual(0.5, 0.99)], Usual(0.5, 0.99)),
+        (Annotated[Fraction, Usual(0.1, 0.2)], Usual(0.1, 0.2)),  # what is declared counts more than the range
+        (Fraction, Usual(0, 1)),
+        (Annotated[float, msgspec.Meta(ge=-2, le=3)], Usual(-2, 3)),
+        (Rate, None),  # an open end is nowhere to search
+        (Positive, None),
+        (float, None),
+        (Count, None),
+        (Annotated[int, msgspec.Meta(ge=1, le=3)], None),  # not traced
+    ],
+)
+def test_usual_is_where_a_setting_is_searched(annotation, usual):
+    def fn(*, x):
+        return x
+
+    fn.__annotations__["x"] = annotation
+    assert settings(fn)["x"].usual == usual
+
+
+def test_what_is_usual_lies_in_the_range():
+    """Of every row of every table, so that an axis over it is always accepted."""
+    from vmaptune.optimizers import OPTIMIZERS
+    from vmaptune.plateau import plateau
+    from vmaptune.schedules import SCHEDULES
+
+    seen = 0
+    for fn in (*OPTIMIZERS.values(), *SCHEDULES.values(), plateau):
+        for setting in settings(fn).values():
+            if usual := setting.usual:
+                ends = [convert(setting.number, end, "here") for end in usual[:2]]
+                assert ends[0] < ends[1]
+                assert usual.scale == "linear" or (usual.scale == "log" and ends[0] > 0)
+                seen += 1
+    assert seen > 100
 
 
 def test_a_long_value_is_cut_in_an_error():

@@ -52,7 +52,8 @@ def dump(path, *, but=()):
 
 def create(path, columns=COLUMNS):
     facts = {"metric": "loss", "direction": "min", "size": 5, "segment_steps": 2, "generations": 9}
-    History.create(path, {"id": "x", "seed": 0, "config": {}, "environment": {}, **facts}, columns)
+    config = {"population": {"segment_steps": 2, "generations": 9}}  # a trial's; the run's own may be more, in rounds
+    History.create(path, {"id": "x", "seed": 0, "config": config, "environment": {}, **facts}, columns)
     return path
 
 

@@ -87,7 +87,9 @@ def test_every_setting_is_written_below_its_explanation(blob_task):
     lines = to_toml(config, blob_task).splitlines()
     for i, line in enumerate(lines):
         assert not line or line[0] in "#[" or lines[i - 1].startswith("# "), line
-    assert "# Pull of the weights to zero, in units of the learning rate. (float >= 0, or an axis)" in lines
+    assert "# Pull of the weights to zero, in proportion to their size. (float >= 0, or an axis)" in lines
+    assert "# How it rises. linear and cosine have no power. (linear | cosine | exponential | polynomial)" in lines
+    assert "# What the learning rate is multiplied by; 1: it never falls. (float > 0 and <= 1, or an axis)" in lines
     assert "# shuffles for itself. (shared | independent)" in lines
     assert "# Share of the population replaced, and share that may be copied. (float >= 0 and <= 0.5)" in lines
     assert "# Probability of zeroing a hidden activation while training. (float >= 0 and < 1, or an axis)" in lines
@@ -151,14 +153,28 @@ OVERRIDES = [
     (["optimizer.name=adamw"], {}),
     (["search.method=random"], {"search": {"method": "random"}}),
     # Nested schedules are settings of their own.
-    (["schedule.name=constant"], {"schedule": {"name": "constant", "weight_decay": TREE["schedule"]["weight_decay"]}}),
+    (
+        ["schedule.name=constant"],
+        {"schedule": {"name": "constant", "warmup": 0.1, "weight_decay": TREE["schedule"]["weight_decay"]}},
+    ),
+    (["schedule.name=rex", "schedule.beta=2"], {"schedule": TREE["schedule"] | {"name": "rex", "beta": 2}}),
+    # A list of families keeps the warm-up that they share, all of it.
+    (
+        ['schedule.name=["cosine", "rex"]', "schedule.rex.beta=2"],
+        {"schedule": TREE["schedule"] | {"name": ["cosine", "rex"], "rex": {"beta": 2}}},
+    ),
+    (
+        ['schedule.weight_decay.name=["cosine", "rex"]'],
+        {"schedule": TREE["schedule"] | {"weight_decay": {"name": ["cosine", "rex"], "warmup": 0.1}}},
+    ),
+    (["plateau.factor=0.5"], {"plateau": {"factor": 0.5}}),
     (
         ["schedule.weight_decay.end=0.25"],
         {"schedule": TREE["schedule"] | {"weight_decay": {"name": "cosine", "warmup": 0.1, "end": 0.25}}},
     ),
     (
         ["schedule.weight_decay.name=constant"],
-        {"schedule": TREE["schedule"] | {"weight_decay": {"name": "constant"}}},
+        {"schedule": TREE["schedule"] | {"weight_decay": {"name": "constant", "warmup": 0.1}}},
     ),
     (
         ["schedule.b1.name=cosine", "schedule.b1.end=0.5"],
@@ -332,7 +348,7 @@ def test_a_task_file_is_named_from_where_its_config_lies(tmp_path, monkeypatch):
     path.write_text('[task]\nname = "task_beside_a_config.py:build"\nhidden = 4\n')
     monkeypatch.chdir(tmp_path / "elsewhere")
     config, task = load_config(path)
-    assert config.task.values == {"hidden": 4, "dropout": 0.0}
+    assert config.task.values == {s.name: s.default for s in settings(task.loss).values()} | {"hidden": 4}
     assert config.task.name == f"{tmp_path / 'here' / 'task_beside_a_config.py'}:build"
     assert resolve(tomllib.loads(to_toml(config, task)))[0] == config
 

@@ -35,9 +35,11 @@ _HOMES = {
     "View": "selectors",
     "VmaptuneError": "errors",
     "VmaptuneWarning": "errors",
+    "evaluate_schedules": "studies",
     "inherit": "population",
     "init_population": "population",
     "load_config": "toml",
+    "lr_range_test": "studies",
     "make_evaluate": "train",
     "make_newborn": "population",
     "make_plan": "plan",
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     from vmaptune.space import Axis, Space
     from vmaptune.store.reading import HistoryArray
     from vmaptune.store.record import Record, Sink
+    from vmaptune.studies import evaluate_schedules, lr_range_test
     from vmaptune.tasks import Task
     from vmaptune.toml import load_config
     from vmaptune.train import make_evaluate, make_segment

@@ -21,6 +21,7 @@ Candidate = dict[str, float]  # by the name of each axis; without the knobs of o
 WEIGHT_DECAY = "optimizer.weight_decay"
 FAMILY_AXIS = f"schedule.{FAMILY}"
 WARMUP_AXIS = "schedule.warmup"
+_UNWARMED = 4  # every fourth shape has no warm-up, which no draw from an interval would hit
 _NODES = 5  # of the table family: enough for any smooth shape
 
 
@@ -59,6 +60,7 @@ def explore(
     for index, family in enumerate(families):
         axes = own_axes(space, family)
         genes = rng.uniform(size=(shapes, len(axes)))
+        genes[::_UNWARMED, axes.index(WARMUP_AXIS)] = 0.0
         drawn = [decoded(space, axes, row) for row in genes]
         drawn[0] = _defaults(space, family, axes)
         found[family] = [
@@ -72,28 +74,26 @@ def explore(
     return found
 
 
-def neighbours(
-    space: Space, family: str, candidate: Candidate, *, step: float, rate_step: float, decay_step: float
+def around(
+    space: Space, family: str, candidate: Candidate, *, sigma: float, count: int, rng: np.random.Generator
 ) -> list[Candidate]:
-    """A candidate and its coordinate moves: each axis of its shape, the learning rate and the weight decay, up and down.
+    """A candidate, and others near it: every gene of its shape, its learning rate and its weight decay moved a little.
+
+    All at once and not one by one, because they make up for each other: a lower end of the schedule, say, for a higher rate.
 
     Args:
         space: Axes.
         family: The candidate's family.
         candidate: The centre.
-        step: Move of each gene of the shape, as a fraction of its axis.
-        rate_step: Move of the learning rate's gene.
-        decay_step: Move of the weight decay's gene; 0 if it is not searched.
+        sigma: Standard deviation of the moves, as a fraction of each axis; those that leave it end at its end, because ends
+            are often best: no warm-up, a fall to zero.
+        count: How many others.
+        rng: What they are drawn from.
     """
-    steps = dict.fromkeys(own_axes(space, family), step) | {LEARNING_RATE: rate_step}
-    steps |= {WEIGHT_DECAY: decay_step} if decay_step else {}
-    found = [candidate]
-    for name, move in steps.items():
-        gene = Space({name: space.axes[name]}).encode({name: candidate[name]})[0]
-        for moved in (gene - move, gene + move):
-            if 0 <= moved <= 1:
-                found.append(candidate | decoded(space, [name], np.array([moved])))
-    return found
+    names = [*own_axes(space, family), *(name for name in (LEARNING_RATE, WEIGHT_DECAY) if name in candidate)]
+    genes = Space({name: space.axes[name] for name in names}).encode(candidate)
+    moved = np.clip(genes + sigma * rng.normal(size=(count, len(names))), 0.0, 1.0)
+    return [candidate, *(candidate | decoded(space, names, row) for row in moved)]
 
 
 def table(candidates: Iterable[Candidate], space: Space, *, seeds: int) -> dict[str, list[float]]:

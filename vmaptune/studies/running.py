@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -108,7 +109,8 @@ def train(
     """
     trials = len(next(iter(design.values())))
     rounds = math.ceil(trials / _SLOTS)
-    size = math.ceil(trials / rounds)
+    devices = jax.device_count()
+    size = devices * math.ceil(trials / rounds / devices)  # so that devices share the slots evenly
     design = {name: [*column, *[column[-1]] * (rounds * size - trials)] for name, column in design.items()}  # rounds are whole
     tree = tree | {
         "population": {"size": size, "segment_steps": steps, "generations": 1, "replicates": replicates},

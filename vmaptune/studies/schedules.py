@@ -3,8 +3,8 @@
 Ordinary runs, each of thousands of trials:
 
     explore   shapes of every family, crossed with learning rates (and weight decays) and seeds
-    refine-1  the best candidates of each family and their coordinate moves, judged anew: by fresh seeds alone
-    refine-2, refine-3  the best of those, and moves half as far each time
+    refine-1  the best candidates of each family and others near them, judged anew: by fresh seeds alone
+    refine-2, refine-3  the best of those and others, half as far away each time
     confirm   the few best of each family with many fresh seeds: half of them choose the family's candidate, the other half
               say how good it is, so that nobody is judged by the luck that chose it
 """
@@ -41,7 +41,8 @@ from vmaptune.winner import schedule_csv, shortest
 BASELINES = ("constant", "cosine")
 NOT_FOR_RATES = ("one_cycle_momentum",)
 _FINALISTS = 4  # candidates of each family that are confirmed
-_MOVES = (1 / 8, 1 / 16, 1 / 32)  # of an axis, in each round of refinement
+_SIGMAS = (1 / 8, 1 / 16, 1 / 32)  # of an axis, in each round of refinement
+_NEAR = 12  # candidates that are tried around each of the best
 _STAGES = ("explore", "refine-1", "refine-2", "refine-3", "confirm")
 
 
@@ -149,8 +150,9 @@ def evaluate_schedules(
 
     Args:
         task: A task of your own, in place of the config's.
-        config: TOML file or tree; default: the embedded one made small: 64 hidden units, batches of 64, 300 steps. Its learning rate must be an
-            axis, and its weight decay if `weight_decays` is not 1; other axes are held at their middle.
+        config: TOML file or tree; default: the embedded one made small, with 64 hidden units, batches of 64 and 300 steps. Its
+            learning rate must be an axis, and its weight decay if `weight_decays` is not 1; other axes are held at their
+            middle.
         assignments: `key=value`, as for `--set`.
         families: Names, or "all"; constant and cosine are always among them, to compare with.
         shapes: Drawn in each family.
@@ -192,7 +194,6 @@ def evaluate_schedules(
     steps = steps or probe.population.horizon
     folder = Path(out) if out is not None else new_folder("runs", "schedules").path
     seed = probe.seed
-    rate_step, decay_step = 0.5 / max(1, learning_rates - 1), 0.5 / (weight_decays - 1) if weight_decays > 1 else 0.0
 
     def run(stage: str, candidates: Sequence[Candidate], repeats: int, order: str = "shared") -> Trained | None:
         return train(
@@ -216,15 +217,13 @@ def evaluate_schedules(
         return None
     runs = [explored]
     scores = first = _medians(explored.scores, pool, seeds)
-    for stage, move in zip(_STAGES[1:-1], _MOVES, strict=True) if refine else ():
-        part = move / _MOVES[0]
+    rng = np.random.default_rng([seed, 1])
+    for stage, sigma in zip(_STAGES[1:-1], _SIGMAS, strict=True) if refine else ():
         pool = {
             name: [
-                moved
+                near
                 for i in _best_shapes(pool[name], scores[name], refine)
-                for moved in designs.neighbours(
-                    space, name, pool[name][i], step=move, rate_step=part * rate_step, decay_step=part * decay_step
-                )
+                for near in designs.around(space, name, pool[name][i], sigma=sigma, count=_NEAR, rng=rng)
             ]
             for name in names
         }
@@ -245,7 +244,7 @@ def evaluate_schedules(
         metric=score,
         families=_compare(chosen, basins, space),
         held={name: shortest(value) for name, value in middles.items()},
-        trainings=sum(len(stage.scores) for stage in runs),
+        trainings=sum(stage.result.member_steps for stage in runs) // steps,
         member_steps=sum(stage.result.member_steps for stage in runs),
         seconds=time.perf_counter() - begun,
     )
