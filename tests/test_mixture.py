@@ -263,6 +263,10 @@ REFUSED = [
         {"name": ["cosine", "rex"], "wsd": {"decay": 0.1}},
         "schedule.wsd: not one of the families in schedule.name; given: ['cosine', 'rex']",
     ),
+    (
+        {"name": ["cosine", "rex"], "cosin": {"end": 0.1}},
+        "schedule.cosin: there is no such family in schedule.name; did you mean 'cosine'?",
+    ),
     ({"name": ["cosine", "rex"], "rex": {"betta": 1}}, "schedule.rex: rex has no setting 'betta'; did you mean 'beta'?"),
     ({"name": ["cosine", "rex"], "rex": {"beta": -1}}, "schedule.rex.beta: expected float >= 0; given: -1"),
     ({"name": ["cosine", "rex"], "rex": 3}, "schedule.rex: expected a table, [schedule.rex]; given: 3"),

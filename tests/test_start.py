@@ -253,4 +253,12 @@ def test_encoded_columns_decode_to_the_given_numbers(values):
 
 def test_a_knob_that_does_not_matter_lies_in_the_middle():
     space = Space({"x": Axis(0.0, 1.0), "y": Axis(0.0, 1.0)})
-    np.testing.assert_allclose(space.encode_columns({"x": [math.nan, 0.25], "y": [0.75, math.nan]}), [[0.5, 0.75], [0.25, 0.5]])
+    columns = {"x": [math.nan, 0.25], "y": [0.75, math.nan]}
+    np.testing.assert_allclose(space.encode_columns(columns, optional={"x", "y"}), [[0.5, 0.75], [0.25, 0.5]])
+    with pytest.raises(ConfigError, match=r"start: row 1: x: outside 0\.\.1; given: nan"):
+        space.encode_columns(columns, optional={"y"})
+
+
+def test_what_is_no_number_is_refused():
+    with pytest.raises(ConfigError, match=r"start: x: expected numbers; given: \['much'\]"):
+        Space({"x": Axis(0.0, 1.0)}).encode_columns({"x": ["much"]})

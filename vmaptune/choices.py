@@ -10,7 +10,7 @@ from typing import Any
 from vmaptune.errors import ConfigError, did_you_mean
 from vmaptune.schedules import SCHEDULES
 from vmaptune.schedules.mixture import FAMILY, Mixture
-from vmaptune.settings import Setting, convert
+from vmaptune.settings import Setting, convert, show
 from vmaptune.space import Axis, axis_from_table
 
 Tree = dict[str, Any]
@@ -113,6 +113,8 @@ def bind(
         if isinstance(value, Mapping):
             if not searchable:
                 raise ConfigError(f"{where}: a setting of the search itself cannot be searched; given: {dict(value)}")
+            if setting.vector:
+                raise ConfigError(f"{where}: expected a list, in which each number may be an axis; given: {show(dict(value))}")
             values[name] = axis_from_table(value, setting, where)
         elif setting.vector and searchable and isinstance(value, list | tuple):
             values[name] = _vector(setting, value, where)

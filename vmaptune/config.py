@@ -176,6 +176,12 @@ class RunConfig:
         entries |= {f"plateau.{k}": v for k, v in self.plateau.traced.items()}
         return Space(entries)
 
+    @property
+    def optional_axes(self) -> set[str]:
+        """Axes that do not matter to every member: knobs of families that only some of them follow."""
+        mixed = ((schedule_prefix(target), c) for target, c in self.schedules.items() if isinstance(c, MixedChoice))
+        return {f"{prefix}.{k}" for prefix, c in mixed for k, v in c.traced.items() if "." in k and isinstance(v, Axis)}
+
     def recipe(self, task: Task) -> Recipe:
         """The functions and the space that train a member of this config."""
         optimizer = partial(OPTIMIZERS[self.optimizer.name], **self.optimizer.static)
@@ -346,6 +352,8 @@ def _resolve_schedules(table: Mapping[str, Any], optimizer: Choice, task: Choice
             raise ConfigError(
                 "schedule.learning_rate: the learning rate's schedule stands in [schedule] already; keep one of the two"
             )
+        if targets[key] in schedules and targets[key] != LEARNING_RATE:
+            raise ConfigError(f"schedule.{key}: {targets[key]} has a schedule already, under another name; keep one of the two")
         schedules[targets[key]] = _resolve_schedule(sub, f"schedule.{key}")
     return {target: schedules[target] for target in (LEARNING_RATE, *targets.values()) if target in schedules}
 
@@ -365,6 +373,9 @@ def _resolve_schedule(table: Mapping[str, Any], section: str) -> Choice:
             raise ConfigError(f"{section}.{key}: not one of the families in {section}.name; given: {show(list(names))}")
     shared = warmup_settings() | warmup_settings(traced=False)
     given = {k: v for k, v in table.items() if k != "name" and k not in names}
+    tables = [k for k, v in given.items() if isinstance(v, Mapping) and not {"low", "high", "choices"} & {*v}]
+    if wrong := [k for k in tables if k not in shared]:
+        raise ConfigError(f"{section}.{wrong[0]}: there is no such family in {section}.name{did_you_mean(wrong[0], names)}")
     values = {FAMILY: Axis(choices=tuple(map(float, range(len(names)))))}
     values |= bind(shared, given, section, owner="a list of families, but for their own tables,")
     for name in names:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import mode
 from typing import Any, NamedTuple
@@ -103,11 +104,12 @@ def tune(
         begun = time.perf_counter()
         plan = _plan(config, task, out, resume=resume)
         seconds = {"plan": time.perf_counter() - begun, "train": 0.0, "store": 0.0}
+        encode = partial(config.space.encode_columns, optional=config.optional_axes)
         if start is not None:
-            config.space.encode_columns(start)  # refused before anything is made
+            encode(start)  # refused before anything is made
         folder, history = open_run(config, task, plan, out, start=start, resume=resume, stack=stack)
         # A run that goes on keeps to what its folder says, whatever is given.
-        encoded = config.space.encode_columns(read_start(folder.start)) if folder.start.is_file() else None
+        encoded = encode(read_start(folder.start)) if folder.start.is_file() else None
         checkpoints = Checkpoints(folder.checkpoints)
         stack.callback(checkpoints.close)
         run = _Run(config, task, encoded, folder, history, checkpoints, sinks, should_stop, log, started, seconds)

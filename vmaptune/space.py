@@ -8,7 +8,7 @@ on a log axis and the same difference on a linear one, so selectors perturb gene
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -250,15 +250,16 @@ class Space:
         values = {name: x[d] for d, name in enumerate(self.axes)}
         return values | {name: jnp.asarray(arrays["constants"])[i] for i, name in enumerate(self.constants)}
 
-    def encode_columns(self, columns: Mapping[str, Any]) -> np.ndarray:
+    def encode_columns(self, columns: Mapping[str, Any], *, optional: Collection[str] = ()) -> np.ndarray:
         """Genotypes f32[T, D] of T hyperparameter sets.
 
         Args:
-            columns: T numbers by the name of each axis. NaN where an axis does not matter to a set: a knob of a schedule
-                family that it does not follow.
+            columns: T numbers by the name of each axis.
+            optional: Axes that do not matter to every set, such as a knob of a schedule family that it does not follow: there
+                a number may be NaN.
 
         Raises:
-            ConfigError: A column is missing, or names no axis; columns differ in length; or a number is not on its axis.
+            ConfigError: A column is missing, or names no axis; columns differ in length; or a value is not on its axis.
         """
         if unknown := [name for name in columns if name not in self.axes]:
             raise ConfigError(f"start: there is no axis {unknown[0]!r}{did_you_mean(unknown[0], self.axes)}")
@@ -266,10 +267,16 @@ class Space:
             raise ConfigError(f"start: no column {missing[0]!r}; given: {', '.join(columns) or 'none'}")
         if len(lengths := {len(column) for column in columns.values()}) > 1 or lengths == {0}:
             raise ConfigError(f"start: columns must be equally long, and not empty; given: lengths {sorted(lengths)}")
+        numbers = {}
+        for name, column in columns.items():
+            try:
+                numbers[name] = np.asarray(column, np.float64)
+            except (TypeError, ValueError):
+                raise ConfigError(f"start: {name}: expected numbers; given: {show(list(column))}") from None
         rows = []
         for i in range(max(lengths, default=0)):
-            given = {name: float(columns[name][i]) for name in self.axes}
-            matters = {name: axis for name, axis in self.axes.items() if given[name] == given[name]}
+            given = {name: float(numbers[name][i]) for name in self.axes}
+            matters = {name: axis for name, axis in self.axes.items() if not (name in optional and math.isnan(given[name]))}
             try:
                 known = dict(zip(matters, Space(matters).encode(given), strict=True))
             except ConfigError as error:

@@ -113,7 +113,8 @@ def _merge(section: str, old: Any, given: Any) -> Any:
         row = rows.get(given[key]) if isinstance(given[key], str) else None
         shared = warmup_settings() | warmup_settings(traced=False) if section.startswith("schedule") else {}
         known = settings(row) if row else shared
-        old = {k: v for k, v in old.items() if k in known or _is_schedule(v)}
+        families = given[key] if isinstance(given[key], list) else ()
+        old = {k: v for k, v in old.items() if k in known or k in families or _is_schedule(v)}
     merged = dict(old)
     for k, v in given.items():
         merged[k] = v if _is_axis(old.get(k)) else _merge(f"{section}.{k}", old.get(k), v)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from optax.contrib import ProdigyState, ScheduleFreeState
 
-from vmaptune.optimizers.ranges import Epsilon, FirstMoment, Gentle, Interpolation, Relative, SecondMoment
+from vmaptune.optimizers.ranges import Epsilon, FirstMoment, Gentle, Interpolation, Power, Relative, SecondMoment
 from vmaptune.optimizers.rules import NO_PULL, pulled, shared
 from vmaptune.settings import NonNegative, Positive, Usual
 
@@ -20,7 +20,7 @@ def schedule_free_sgd(
     *,
     learning_rate: Annotated[NonNegative, Usual(1e-2, 1e1, "log")] = 1.0,
     b1: Interpolation = 0.9,
-    weight_lr_power: NonNegative = 2.0,
+    weight_lr_power: Power = 2.0,
 ) -> optax.GradientTransformation:
     """SGD whose gradients are taken between the last weights and their average, which is what is evaluated.
 
@@ -47,7 +47,7 @@ def schedule_free_adamw(
     b1: Interpolation = 0.9,
     b2: SecondMoment = 0.999,
     eps: Epsilon = 1e-8,
-    weight_lr_power: NonNegative = 2.0,
+    weight_lr_power: Power = 2.0,
 ) -> optax.GradientTransformation:
     """AdamW whose momentum is replaced by schedule-free averaging; the average is what is evaluated.
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import optax
 
-from vmaptune.optimizers.ranges import FirstMoment, Gentle, Momentum, Relative, SecondMoment, Steep
+from vmaptune.optimizers.ranges import FirstMoment, Gentle, Momentum, NormEpsilon, Relative, SecondMoment, Steep
 from vmaptune.optimizers.rules import pulled, shared
-from vmaptune.settings import NonNegative, Positive, Usual
+from vmaptune.settings import Positive, Usual
 
 
 @shared("l2")
@@ -41,7 +41,7 @@ def lars(
     learning_rate: Relative = 1.0,
     momentum: Momentum = 0.9,
     trust_coefficient: Annotated[Positive, Usual(1e-4, 1e-1, "log")] = 1e-3,
-    eps: NonNegative = 0.0,
+    eps: NormEpsilon = 0.0,
     nesterov: bool = False,
 ) -> optax.GradientTransformation:
     """SGD for large batches: each layer's step has a length in proportion to the norm of its weights.

@@ -37,7 +37,8 @@ class Selector(NamedTuple):
         init: `(key, space, n) -> state`, a pytree of arrays (or `()`).
         update: `(key, state, view, fitness f32[N]) -> (state, Offspring)`; higher fitness is better. It keeps to these
             rules: parents are in [-1, N); genotypes are in [0, 1]; a survivor's genotype is unchanged, bit for bit; a
-            failed member (see `failed`) is no parent while a sound one exists; the best sound member survives, unless it has finished.
+            failed member (see `failed`) is no parent while a sound one exists; the best sound member survives, unless it has
+            finished.
         pure: True if `update` is traceable, so that it runs inside `jit`, `scan` and `vmap`.
     """
 
