@@ -12,7 +12,7 @@ member = st.tuples(st.booleans(), st.booleans(), st.sampled_from([0.1, 0.5, 0.9]
 
 def population(generation):
     zeros, trial = jnp.zeros(N, jnp.int32), jnp.arange(N, dtype=jnp.int32) + N * generation
-    return Member(jnp.zeros((N, 1)), {"w": trial.astype(jnp.float32)}, {}, {}, zeros, trial, zeros)
+    return Member(jnp.zeros((N, 1)), {"w": trial.astype(jnp.float32)}, {}, {}, zeros, trial, zeros, jnp.zeros((N, 4)))
 
 
 @given(st.lists(st.lists(member, min_size=N, max_size=N), min_size=1, max_size=4))

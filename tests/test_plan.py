@@ -1,6 +1,10 @@
 """A layout decides where and how wide members are computed, and nothing else: `spread` is `vmap`, whatever the plan."""
 
 import math
+import os
+import subprocess
+import sys
+import textwrap
 from itertools import product
 
 import jax
@@ -389,3 +393,35 @@ def test_side_by_side_a_members_bits_do_depend_on_it(blob_task):
     one_by_one = trained(blob_task, 8, Plan(1, 1), segments=2)
     same = jax.tree.map(np.array_equal, wide[0].params, one_by_one[0].params)
     assert not all(jax.tree.leaves(same))
+
+
+# ------------------------------------------------------------------------------------------------- devices of a script
+
+
+def script(text):
+    """Runs a script as a user would; stdout and stderr."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
+    command = [sys.executable, "-c", textwrap.dedent(text)]
+    return subprocess.run(command, env=kept, capture_output=True, text=True, check=True)
+
+
+@pytest.mark.parametrize("first", ["vt.models", "vt.Axis", "vt.tune"])
+def test_a_script_that_uses_vmaptune_first_gets_a_device_a_core(first):
+    count = "import jax, vmaptune.plan\nprint(jax.device_count(), vmaptune.plan._cores())"
+    found = script(f"import vmaptune as vt\n{first}\n{count}")
+    devices, cores = found.stdout.split()
+    assert devices == cores
+
+
+def test_a_script_that_started_jax_first_is_told_that_cores_stay_idle(tmp_path):
+    text = f"""
+        import jax
+        jax.devices()
+        import vmaptune.plan
+        vmaptune.plan._cores = lambda: 3  # whatever this machine has
+        import vmaptune as vt
+        size = {{"size": 4, "segment_steps": 1, "generations": 1}}
+        vt.tune({{"population": size, "task": {{"hidden": [4]}}}}, out={str(tmp_path / "run")!r})
+    """
+    told = script(text).stderr
+    assert "so 2 stay idle: use vmaptune first, or set JAX_NUM_CPU_DEVICES" in told

@@ -3,12 +3,17 @@
 import csv
 import json
 import math
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tomlkit
 from click.testing import CliRunner
 
 from vmaptune.cli.main import main
@@ -180,23 +185,24 @@ def dense_optimum(families, count=10_000, **problem):
 
 
 def test_a_study_of_the_oracle_finds_what_a_dense_search_of_its_expected_loss_finds(tmp_path):
-    """Trained candidates, judged by what they would lose on average: within 1 % of the best there is in these families."""
+    """Trained candidates, judged by what they would lose on average: within 1 % of the best there is in these families.
+
+    As users run it, with XLA's optimisations: 98,400 trainings, which take ten times as long without.
+    """
     tree = ORACLE | {"task": {"name": "linear_regression", "dimension": 64, "decay_percent": 50}, "batch": {"size": 8}}
-    found = evaluate_schedules(
-        config=tree,
-        out=tmp_path / "s",
-        families=["cosine"],
-        shapes=32,
-        learning_rates=6,
-        seeds=96,
-        refine=8,
-        confirm=192,
-    )
-    files = {f.family: tmp_path / "s" / "families" / f"{f.family}.csv" for f in found.families}
-    losses = {family: loss_of(rates_of(path), batch_size=8, dimension=64) for family, path in files.items()}
+    (tmp_path / "oracle.toml").write_text(tomlkit.dumps(tree))
+    counts = {"shapes": 32, "lrs": 6, "seeds": 96, "refine": 8, "confirm": 192}
+    options = [f"--{name}={count}" for name, count in counts.items()]
+    command = [sys.executable, "-m", "vmaptune", "schedules", "oracle.toml", "--families=cosine", *options, "--out=s", "--json"]
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    done = subprocess.run([*command, "-q"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    first, second = json.loads(done.stdout)["families"]
+    assert (first["family"], second["family"], second["tied"]) == ("cosine", "constant", False)
+    losses = {
+        name: loss_of(rates_of(tmp_path / "s" / "families" / f"{name}.csv"), batch_size=8, dimension=64)
+        for name in ("cosine", "constant")
+    }
     best = dense_optimum(["constant", "cosine"], batch_size=8, dimension=64)
-    assert found.families[0].family == "cosine"
-    assert not found.families[1].tied
     assert losses["cosine"] < 1.01 * best
     assert losses["constant"] > 1.3 * best  # so 1 % is little, here
 
@@ -237,7 +243,7 @@ def test_a_study_is_ordinary_runs_and_its_rows_are_configs(study, tmp_path):
         assert result.member_steps == STEPS
     page = (study.folder / "families.html").read_text()
     assert "polynomial" in page
-    assert "https://cdn" not in page.lower()
+    assert not re.search(r'<(script|link)[^>]+(src|href)="?http', page)  # it is read offline
 
 
 def test_a_stopped_study_goes_on_to_the_same_answer(study, tmp_path):

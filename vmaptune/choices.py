@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from vmaptune.errors import ConfigError, did_you_mean
-from vmaptune.schedules import SCHEDULES
-from vmaptune.schedules.mixture import FAMILY, Mixture
-from vmaptune.settings import Setting, convert, show
+from vmaptune.schedules import SCHEDULES, bare
+from vmaptune.schedules.mixture import FAMILY, Mixture, warmup_settings
+from vmaptune.settings import Setting, convert, settings, show
 from vmaptune.space import Axis, axis_from_table
 
 Tree = dict[str, Any]
@@ -143,3 +143,50 @@ def _toml_value(value: Any) -> Any:
     if isinstance(value, Axis):
         return value.as_toml()
     return [_toml_value(item) for item in value] if isinstance(value, tuple) else value
+
+
+def choose(
+    table: Mapping[str, Any], section: str, rows: Mapping[str, Callable[..., Any]], *, default: str, key: str = "name"
+) -> Choice:
+    """Reads a section that names a row of a table.
+
+    Raises:
+        ConfigError: There is no such row, or a setting that it does not have or that does not fit.
+    """
+    name = table.get(key, default)
+    if not isinstance(name, str):
+        raise ConfigError(f"{section}.{key}: expected a string; given: {show(name)}")
+    if name not in rows:
+        kind = "search method" if section == "search" else section.partition(".")[0]
+        raise ConfigError(f"{section}.{key}: there is no {kind} {name!r}{did_you_mean(name, rows)}")
+    given = {k: v for k, v in table.items() if k != key}
+    return Choice(name, bind(settings(rows[name]), given, section, owner=name, searchable=section != "search"))
+
+
+def choose_schedule(table: Mapping[str, Any], section: str) -> Choice:
+    """One family, or several of which each member follows one."""
+    names = table.get("name", "constant")
+    if not isinstance(names, list | tuple):
+        return choose(table, section, SCHEDULES, default="constant")
+    for name in names:
+        if not isinstance(name, str) or name not in SCHEDULES:
+            raise ConfigError(f"{section}.name: there is no schedule {show(name)}{did_you_mean(str(name), SCHEDULES)}")
+    if len(set(names)) < max(2, len(names)):
+        raise ConfigError(f"{section}.name: expected one family, or a list of two or more different ones; given: {show(names)}")
+    for key in table:
+        if key in SCHEDULES and key not in names:
+            raise ConfigError(f"{section}.{key}: not one of the families in {section}.name; given: {show(list(names))}")
+    shared = warmup_settings() | warmup_settings(traced=False)
+    given = {k: v for k, v in table.items() if k != "name" and k not in names}
+    tables = [k for k, v in given.items() if isinstance(v, Mapping) and not {"low", "high", "choices"} & {*v}]
+    if wrong := [k for k in tables if k not in shared]:
+        raise ConfigError(f"{section}.{wrong[0]}: there is no such family in {section}.name{did_you_mean(wrong[0], names)}")
+    values = {FAMILY: Axis(choices=tuple(map(float, range(len(names)))))}
+    values |= bind(shared, given, section, owner="a list of families, but for their own tables,")
+    for name in names:
+        own = table.get(name, {})
+        if not isinstance(own, Mapping):
+            raise ConfigError(f"{section}.{name}: expected a table, [{section}.{name}]; given: {show(own)}")
+        bound = bind(settings(bare(SCHEDULES[name])), own, f"{section}.{name}", owner=name)
+        values |= {f"{name}.{knob}": value for knob, value in bound.items()}
+    return MixedChoice("mixture", values, tuple(names))

@@ -11,18 +11,17 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from typing import Any, Literal
 
-from vmaptune.choices import Choice, MixedChoice, Tree, bind
+from vmaptune.choices import Choice, MixedChoice, Tree, bind, choose, choose_schedule
 from vmaptune.errors import ConfigError, did_you_mean
 from vmaptune.optimizers import OPTIMIZERS
 from vmaptune.plateau import plateau
 from vmaptune.recipe import LEARNING_RATE, Recipe, make_recipe, schedule_prefix
-from vmaptune.schedules import SCHEDULES, bare
-from vmaptune.schedules.mixture import FAMILY, warmup_settings
+from vmaptune.schedules import SCHEDULES
 from vmaptune.selectors import SELECTORS, Selector
 from vmaptune.settings import Count, Natural, Seed, Setting, convert, settings, show
 from vmaptune.space import Axis, Space
@@ -212,7 +211,7 @@ class RunConfig:
             population=PopulationSize(
                 size=1, segment_steps=self.population.segment_steps, generations=self.population.generations
             ),
-            search=_resolve_choice({"method": "random"}, "search", SELECTORS, default="random", key="method"),
+            search=choose({"method": "random"}, "search", SELECTORS, default="random", key="method"),
             checkpoint=self.checkpoint,
             plan=Layout(),
         )
@@ -245,7 +244,7 @@ def _resolve(tree: Mapping[str, Any], task: Task | None) -> tuple[RunConfig, Tas
             raise ConfigError(f"there is no section or setting {name!r}{did_you_mean(name, sections)}")
     seed = convert(Setting("seed", Seed, 0, False, ""), tree.get("seed", 0), "seed")
     task_choice, task = _resolve_task(_table(tree, "task"), task)
-    optimizer = _resolve_choice(_table(tree, "optimizer"), "optimizer", OPTIMIZERS, default="adamw")
+    optimizer = choose(_table(tree, "optimizer"), "optimizer", OPTIMIZERS, default="adamw")
     config = RunConfig(
         seed=seed,
         task=task_choice,
@@ -254,7 +253,7 @@ def _resolve(tree: Mapping[str, Any], task: Task | None) -> tuple[RunConfig, Tas
         schedules=_resolve_schedules(_table(tree, "schedule"), optimizer, task_choice),
         plateau=Choice("plateau", bind(settings(plateau), _table(tree, "plateau"), "plateau", owner="it")),
         population=_resolve_fixed(PopulationSize, tree, "population"),
-        search=_resolve_choice(_table(tree, "search"), "search", SELECTORS, default="truncation", key="method"),
+        search=choose(_table(tree, "search"), "search", SELECTORS, default="truncation", key="method"),
         checkpoint=_resolve_fixed(Checkpoint, tree, "checkpoint"),
         plan=_resolve_fixed(Layout, tree, "plan"),
     )
@@ -276,19 +275,6 @@ def _table(tree: Mapping[str, Any], section: str) -> Mapping[str, Any]:
 
 def _resolve_fixed(cls: type[Any], tree: Mapping[str, Any], section: str) -> Any:
     return cls(**bind(settings(cls), _table(tree, section), section))
-
-
-def _resolve_choice(
-    table: Mapping[str, Any], section: str, rows: Mapping[str, Callable[..., Any]], *, default: str, key: str = "name"
-) -> Choice:
-    name = table.get(key, default)
-    if not isinstance(name, str):
-        raise ConfigError(f"{section}.{key}: expected a string; given: {show(name)}")
-    if name not in rows:
-        kind = "search method" if section == "search" else section.partition(".")[0]
-        raise ConfigError(f"{section}.{key}: there is no {kind} {name!r}{did_you_mean(name, rows)}")
-    given = {k: v for k, v in table.items() if k != key}
-    return Choice(name, bind(settings(rows[name]), given, section, owner=name, searchable=section != "search"))
 
 
 def _resolve_task(table: Mapping[str, Any], task: Task | None) -> tuple[Choice, Task]:
@@ -344,7 +330,7 @@ def _resolve_schedules(table: Mapping[str, Any], optimizer: Choice, task: Choice
     families = names if isinstance(names, list | tuple) else ()
     nested = {k: v for k, v in table.items() if isinstance(v, Mapping) and k not in families and ("name" in v or k in targets)}
     own = {k: v for k, v in table.items() if k not in nested}
-    schedules = {LEARNING_RATE: _resolve_schedule(own, "schedule")}
+    schedules = {LEARNING_RATE: choose_schedule(own, "schedule")}
     for key, sub in nested.items():
         if key not in targets:
             raise ConfigError(f"schedule.{key}: there is no hyperparameter {key!r} to shape{did_you_mean(key, targets)}")
@@ -354,37 +340,8 @@ def _resolve_schedules(table: Mapping[str, Any], optimizer: Choice, task: Choice
             )
         if targets[key] in schedules and targets[key] != LEARNING_RATE:
             raise ConfigError(f"schedule.{key}: {targets[key]} has a schedule already, under another name; keep one of the two")
-        schedules[targets[key]] = _resolve_schedule(sub, f"schedule.{key}")
+        schedules[targets[key]] = choose_schedule(sub, f"schedule.{key}")
     return {target: schedules[target] for target in (LEARNING_RATE, *targets.values()) if target in schedules}
-
-
-def _resolve_schedule(table: Mapping[str, Any], section: str) -> Choice:
-    """One family, or several of which each member follows one."""
-    names = table.get("name", "constant")
-    if not isinstance(names, list | tuple):
-        return _resolve_choice(table, section, SCHEDULES, default="constant")
-    for name in names:
-        if not isinstance(name, str) or name not in SCHEDULES:
-            raise ConfigError(f"{section}.name: there is no schedule {show(name)}{did_you_mean(str(name), SCHEDULES)}")
-    if len(set(names)) < max(2, len(names)):
-        raise ConfigError(f"{section}.name: expected one family, or a list of two or more different ones; given: {show(names)}")
-    for key in table:
-        if key in SCHEDULES and key not in names:
-            raise ConfigError(f"{section}.{key}: not one of the families in {section}.name; given: {show(list(names))}")
-    shared = warmup_settings() | warmup_settings(traced=False)
-    given = {k: v for k, v in table.items() if k != "name" and k not in names}
-    tables = [k for k, v in given.items() if isinstance(v, Mapping) and not {"low", "high", "choices"} & {*v}]
-    if wrong := [k for k in tables if k not in shared]:
-        raise ConfigError(f"{section}.{wrong[0]}: there is no such family in {section}.name{did_you_mean(wrong[0], names)}")
-    values = {FAMILY: Axis(choices=tuple(map(float, range(len(names)))))}
-    values |= bind(shared, given, section, owner="a list of families, but for their own tables,")
-    for name in names:
-        own = table.get(name, {})
-        if not isinstance(own, Mapping):
-            raise ConfigError(f"{section}.{name}: expected a table, [{section}.{name}]; given: {show(own)}")
-        bound = bind(settings(bare(SCHEDULES[name])), own, f"{section}.{name}", owner=name)
-        values |= {f"{name}.{knob}": value for knob, value in bound.items()}
-    return MixedChoice("mixture", values, tuple(names))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
