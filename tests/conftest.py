@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 CACHE = Path(__file__).parent.parent / ".cache" / "jax"
@@ -46,6 +48,14 @@ SMALL = {
 def small() -> dict:
     """A fresh copy of `SMALL`."""
     return {section: dict(table) for section, table in SMALL.items()}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs() -> Iterator[None]:
+    """Thousands of compiled programs make a worker slow, and large: 5 GB. Those that another file wants are on disk."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 def blobs(n: int = 120, features: int = 4, classes: int = 3, seed: int = 0) -> Splits:

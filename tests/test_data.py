@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from tests.solo import shuffled
@@ -13,6 +14,7 @@ from vmaptune.errors import ConfigError
 KEY = jax.random.key(3)
 
 
+@effort(max_examples=30)
 @given(st.integers(1, 40), st.data())
 def test_an_epoch_sees_no_example_twice_and_every_start_continues_the_same_stream(examples, data):
     batch = data.draw(st.integers(1, examples))
