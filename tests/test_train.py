@@ -38,8 +38,7 @@ def trained(task, *, size=4, seed=0, generations=2, optimizer=adamw, space=SPACE
     return population, metrics
 
 
-@pytest.mark.parametrize("order", ["shared", "independent"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize(("optimizer", "order"), [*((row, "shared") for row in OPTIMIZERS.values()), (adamw, "independent")])
 def test_a_population_is_its_members_trained_alone_by_plain_optax(blob_task, optimizer, order):
     population, metrics = trained(blob_task, optimizer=optimizer, order=order)
     start = init_population(blob_task, SPACE, optimizer, size=4)
