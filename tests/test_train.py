@@ -191,3 +191,25 @@ def test_keys_are_threefry_whatever_the_users_default(blob_task):
     with jax.default_prng_impl("rbg"):
         found = trained(blob_task, order="independent", plan=Plan(2, 1))[0]
     close(found.params, expected.params)
+
+
+def test_a_vector_of_the_loss_reaches_it_and_each_of_its_numbers_may_be_searched(blob_task):
+    def loss(params, model_state, batch, key, *, train, weights: tuple[float, ...] = (1.0, 1.0)):
+        value, (state, metrics) = blob_task.loss(params, model_state, batch, key, train=train)
+        return value, (state, metrics | {"first": jnp.asarray(weights)[0], "second": jnp.asarray(weights)[1]})
+
+    task = blob_task._replace(loss=loss)
+    rate = {"optimizer.learning_rate": 0.01}
+    for entries, expected in [
+        ({}, (1.0, 1.0)),
+        ({"task.weights.0": 1.0, "task.weights.1": 1.0}, (1.0, 1.0)),
+        ({"task.weights.0": 1.0, "task.weights.1": 3.0}, (1.0, 3.0)),
+        ({"task.weights.0": 2.0, "task.weights.1": Axis(0.0, 1.0)}, (2.0, None)),
+    ]:
+        space = Space(rate | entries)
+        population = init_population(task, space, adamw, size=2)
+        genotype = population.genotype
+        _, metrics = make_segment(task, space, adamw, constant, steps=2, **RUN)(population, 0)
+        second = genotype[:, 0] if expected[1] is None else np.full(2, expected[1])
+        np.testing.assert_allclose(metrics["first"], expected[0])
+        np.testing.assert_allclose(metrics["second"], second, rtol=1e-6)

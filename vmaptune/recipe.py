@@ -131,8 +131,9 @@ def make_recipe(
         if target not in known:
             raise ConfigError(f"schedule: there is no hyperparameter {target!r} to shape{did_you_mean(target, known)}")
     knobs = {f"{schedule_prefix(target)}.{knob}" for target, family in schedules.items() for knob in knobs_of(family)}
+    vectors = knobs | {name for name, setting in known.items() if setting.vector}
     for name in space.names:
-        if name not in known and name not in knobs and name.rpartition(".")[0] not in knobs:  # an element of a vector
+        if name not in known and name not in knobs and name.rpartition(".")[0] not in vectors:
             raise ConfigError(
                 f"space: no optimizer, schedule or loss has a setting {name!r}{did_you_mean(name, {*known, *knobs})}"
             )
@@ -149,6 +150,10 @@ def opened_for(optimizer: Optimizer, space: Space) -> Optimizer:
 
 
 def _is_passed(name: str, setting: Setting, space: Space) -> bool:
+    if setting.vector:
+        numbers = [key for key in space.names if key.rpartition(".")[0] == name]
+        given = tuple(space.constants.get(key) for key in numbers)
+        return setting.required or (bool(numbers) and given != tuple(setting.default))
     constant = space.constants.get(name, setting.default)
     return setting.required or name in space.axes or constant != setting.default
 

@@ -52,32 +52,24 @@ def command(
     vmaptune lr-range my.toml --steps 200 --ramp
     vmaptune lr-range my.toml --grid weight_decay
     """
-    from vmaptune.cli.run import Signals
-    from vmaptune.cli.study import listener
-    from vmaptune.plan import prepare_backend
+    from vmaptune.cli.study import run_study
     from vmaptune.studies import lr_range_test
 
-    with Signals() as signals:
-        prepare_backend()
-        found = lr_range_test(
-            config=config,
-            assignments=assignments,
-            low=low,
-            high=high,
-            points=points,
-            seeds=seeds,
-            steps=steps,
-            grid_name=grid,
-            grid_points=grid_points,
-            ramp=ramp,
-            out=out,
-            listen=None if quiet else listener,
-            should_stop=signals.caught,
-        )
-        if found is None:
-            click.echo("Stopped. Go on with the same command and the same --out.", err=True)
-            signals.stop_if_caught()
-            return
+    found = run_study(
+        lr_range_test,
+        quiet=quiet,
+        config=config,
+        assignments=assignments,
+        low=low,
+        high=high,
+        points=points,
+        seeds=seeds,
+        steps=steps,
+        grid_name=grid,
+        grid_points=grid_points,
+        ramp=ramp,
+        out=out,
+    )
     _print(found, as_json=as_json)
 
 

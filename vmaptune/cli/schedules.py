@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--seeds", default=3, show_default=True, help="Trainings of each candidate while searching.")
 @click.option("--refine", default=4, show_default=True, help="Candidates of each family around which is searched on.")
 @click.option("--confirm", default=32, show_default=True, help="Fresh seeds of each family's best few; half are reported.")
-@click.option("--steps", default=0, help="Of each training; default: segment_steps x generations of the config.")
+@click.option("--steps", type=int, help="Of each training; default: segment_steps x generations of the config.")
 @click.option("--score", default="loss", show_default=True, help="Validation metric to compare by.")
 @click.option("--out", type=click.Path(file_okay=False), help="Folder of the study; one that was stopped is gone on with.")
 @options.quiet_option
@@ -38,7 +38,7 @@ def command(
     seeds: int,
     refine: int,
     confirm: int,
-    steps: int,
+    steps: int | None,
     score: str,
     out: str | None,
     quiet: bool,
@@ -59,33 +59,25 @@ def command(
     vmaptune schedules
     vmaptune schedules my.toml --families cosine,wsd,rex --shapes 32 --weight-decays 4 --out runs/shapes
     """
-    from vmaptune.cli.run import Signals
-    from vmaptune.cli.study import listener
-    from vmaptune.plan import prepare_backend
+    from vmaptune.cli.study import run_study
     from vmaptune.studies import evaluate_schedules
 
-    with Signals() as signals:
-        prepare_backend()
-        study = evaluate_schedules(
-            config=config,
-            assignments=assignments,
-            families=families,
-            shapes=shapes,
-            learning_rates=lrs,
-            weight_decays=weight_decays,
-            seeds=seeds,
-            refine=refine,
-            confirm=confirm,
-            steps=steps,
-            score=score,
-            out=out,
-            listen=None if quiet else listener,
-            should_stop=signals.caught,
-        )
-        if study is None:
-            click.echo("Stopped. Go on with the same command and the same --out.", err=True)
-            signals.stop_if_caught()
-            return
+    study = run_study(
+        evaluate_schedules,
+        quiet=quiet,
+        config=config,
+        assignments=assignments,
+        families=families,
+        shapes=shapes,
+        learning_rates=lrs,
+        weight_decays=weight_decays,
+        seeds=seeds,
+        refine=refine,
+        confirm=confirm,
+        steps=steps,
+        score=score,
+        out=out,
+    )
     _print(study, as_json=as_json, as_csv=as_csv)
 
 

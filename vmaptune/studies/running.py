@@ -40,16 +40,18 @@ class Trained(NamedTuple):
 
 
 def base_config(config: Mapping[str, Any] | str | Path | None, task: Task | None, assignments: Sequence[str] = ()) -> Tree:
-    """The config that a study begins with: the user's, or the embedded one made small, for 300 steps and without dropout."""
+    """The config that a study begins with: the user's, or the embedded one made small, for 300 steps and without dropout.
+
+    Of the embedded one, a task of the user's own takes the optimizer and the number of steps.
+    """
     if isinstance(config, Mapping):
         return override(dict(config), assignments)
     if config is not None:
         return override(read_toml(config), assignments)
-    tree = default_tree() if task is None else {}
+    default = default_tree()
+    tree: Tree = {"optimizer": default["optimizer"], "population": {"segment_steps": 300, "generations": 1}}
     if task is None:
-        tree["task"] = tree["task"] | {"hidden": [64], "dropout": 0.0}
-        tree["batch"] = {"size": 64}
-        tree["population"] = {"segment_steps": 300, "generations": 1}
+        tree |= {"task": default["task"] | {"hidden": [64], "dropout": 0.0}, "batch": {"size": 64}}
     return override(tree, assignments)
 
 

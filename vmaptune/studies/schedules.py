@@ -138,7 +138,7 @@ def evaluate_schedules(
     seeds: int = 3,
     refine: int = 4,
     confirm: int = 32,
-    steps: int = 0,
+    steps: int | None = None,
     score: str = "loss",
     out: str | Path | None = None,
     listen: Listener | None = None,
@@ -161,12 +161,12 @@ def evaluate_schedules(
         seeds: Trials of each candidate while exploring and refining.
         refine: Candidates of each family around which is searched on; 0: none.
         confirm: Fresh seeds of each family's best few; half of them choose, half of them are reported.
-        steps: Of each training; 0: the config's segment_steps x generations.
+        steps: Of each training; default: the config's segment_steps x generations.
         score: Validation metric; of "loss" lower is better, of the task's metric what its direction says.
         out: Folder of the study, itself the run folder of its first stage; an unfinished study there is gone on with.
             Default: a new one below `runs/`.
         listen: `(stage, config, task) -> sinks`, called for each stage.
-        should_stop: Asked after every dispatch; True ends the study there, to be gone on with.
+        should_stop: Asked after every dispatch and every stage; True ends the study there, to be gone on with.
 
     Returns:
         The study; None if it was asked to stop.
@@ -176,8 +176,10 @@ def evaluate_schedules(
     """
     begun = time.perf_counter()
     _check(shapes=shapes, learning_rates=learning_rates, weight_decays=weight_decays, seeds=seeds)
-    if refine < 0 or confirm < 4 or steps < 0:
-        raise ConfigError(f"schedules: expected refine >= 0, confirm >= 4, steps >= 0; given: {refine}, {confirm}, {steps}")
+    if steps is not None:
+        _check(steps=steps)
+    if refine < 0 or confirm < 4:
+        raise ConfigError(f"schedules: expected refine >= 0 and confirm >= 4; given: {refine} and {confirm}")
     names = _families(families)
     tree = base_config(config, task, assignments)
     own = dict(tree.get("schedule", {}))
@@ -191,16 +193,16 @@ def evaluate_schedules(
     rate_axis = searched_axis(probe, LEARNING_RATE)
     rates = designs.grid(rate_axis, learning_rates)
     decays = designs.grid(searched_axis(probe, WEIGHT_DECAY), weight_decays) if weight_decays > 1 else []
-    steps = steps or probe.population.horizon
+    length = probe.population.horizon if steps is None else steps
     folder = Path(out) if out is not None else new_folder("runs", "schedules").path
     seed = probe.seed
 
     def run(stage: str, candidates: Sequence[Candidate], repeats: int, order: str = "shared") -> Trained | None:
-        return train(
+        found = train(
             tree | {"seed": (seed + _STAGES.index(stage)) % 2**32},
             designs.table(candidates, space, seeds=repeats),
             task=task,
-            steps=steps,
+            steps=length,
             score=score,
             out=folder if stage == "explore" else folder / stage,
             order=order,
@@ -209,6 +211,7 @@ def evaluate_schedules(
             replicates=repeats,
             should_stop=should_stop,
         )
+        return None if stage != _STAGES[-1] and should_stop() else found
 
     drawn = designs.explore(space, names, shapes=shapes, rates=rates, decays=decays, seed=seed)
     pool: dict[str, list[Candidate]] = {name: [c for shape in own for c in shape] for name, own in drawn.items()}
@@ -244,7 +247,7 @@ def evaluate_schedules(
         metric=score,
         families=_compare(chosen, basins, space),
         held={name: shortest(value) for name, value in middles.items()},
-        trainings=sum(stage.result.member_steps for stage in runs) // steps,
+        trainings=sum(stage.result.member_steps for stage in runs) // length,
         member_steps=sum(stage.result.member_steps for stage in runs),
         seconds=time.perf_counter() - begun,
     )
@@ -280,7 +283,7 @@ def _best_shapes(pool: Sequence[Candidate], scores: np.ndarray, count: int) -> l
     found: dict[tuple[float, ...], int] = {}
     for i in np.argsort(scores, kind="stable"):
         shape = tuple(v for k, v in pool[i].items() if k not in (LEARNING_RATE, WEIGHT_DECAY))
-        if len(found) < count and np.isfinite(scores[i]):
+        if len(found) < count:
             found.setdefault(shape, int(i))
     return list(found.values())
 
