@@ -27,13 +27,14 @@ from vmaptune.optimizers import OPTIMIZERS
 from vmaptune.schedules import SCHEDULES
 from vmaptune.selectors import SELECTORS
 from vmaptune.settings import settings
+from vmaptune.stoppers import STOPPERS
 from vmaptune.store.folder import RunFolder
 from vmaptune.store.reading import read_events, read_history, read_run
 from vmaptune.tasks import TASKS
 from vmaptune.toml import load_config
 
 COMMANDS = main.list_commands(None)
-TABLES = {"optimizers": OPTIMIZERS, "schedules": SCHEDULES, "tasks": TASKS, "selectors": SELECTORS}
+TABLES = {"optimizers": OPTIMIZERS, "schedules": SCHEDULES, "tasks": TASKS, "selectors": SELECTORS, "stoppers": STOPPERS}
 GENERATION = re.compile(
     r"generation +(\d+)/(\d+)  accuracy best \d\.\d{4}  median \d\.\d{4}  failed \d+  [\d,]+ member-steps/s(  \d+ s left)?"
 )
@@ -283,7 +284,7 @@ def test_list_json_holds_what_the_code_declares(table):
         for s in row["settings"]:
             assert set(s) == {"name", "type", "default", "axis", "meaning"}
             assert s["type"] == declared[s["name"]].type_name
-            assert s["axis"] == (table != "selectors" and declared[s["name"]].traced)
+            assert s["axis"] == (table not in ("selectors", "stoppers") and declared[s["name"]].traced)
             assert s["meaning"]
 
 

@@ -69,12 +69,21 @@ def test_an_empty_tree_is_all_defaults(blob_task):
     assert config.tree == {
         "seed": 0,
         "task": {"name": FROM_PYTHON} | defaults(blob_task.loss),
+        "data": {"fraction": 1.0, "classes": []},
         "batch": {"size": 32, "order": "shared"},
         "optimizer": {"name": "adamw"} | defaults(OPTIMIZERS["adamw"]),
         "schedule": {"name": "constant"} | defaults(SCHEDULES["constant"]),
         "plateau": defaults(plateau),
         "population": {"size": 64, "segment_steps": 50, "generations": 20, "replicates": 0},
-        "search": {"method": "truncation", "quantile": 0.25, "sigma": 0.1, "resample": 0.25},
+        "fitness": {"final_anneal": 0, "lookahead": {"steps": 0, "shape": "linear"}},
+        "search": {
+            "method": "truncation",
+            **defaults(SELECTORS["truncation"]),
+            "replicates": 1,
+            "aggregate": "median",
+            "stop": {"name": "none"},
+            "budget": {"steps": 0, "seconds": 0.0},
+        },
         "checkpoint": {"every": 1},
         "plan": {
             "name": "auto",
@@ -230,6 +239,15 @@ def test_a_default_written_out_is_the_same_run(blob_task):
     assert resolve(changed("optimizer", b1=0.9), task=blob_task)[0].run_id == resolve(BASE, task=blob_task)[0].run_id
 
 
+SHARED_BY_PBT = {  # a value for each that is not its default
+    "interval": 100,
+    "burn_in": 100,
+    "elite": 2,
+    "explore": "factors",
+    "factor": 1.5,
+    "crossover": 0.5,
+    "settings_from": "self",
+}
 CHANGES = [
     ("task", {"dropout": 0.1}),
     ("task", {"input_noise": 0.1}),
@@ -287,6 +305,19 @@ CHANGES = [
     ("search", {"quantile": 0.2}),
     ("search", {"sigma": 0.2}),
     ("search", {"resample": 0.2}),
+    *(("search", {k: v}) for k, v in SHARED_BY_PBT.items()),
+    ("search", {"replicates": 2}),
+    ("search", {"aggregate": "mean"}),
+    ("search", {"method": "random", "stop": "median"}),
+    ("search", {"method": "random", "stop": "asha"}),
+    ("search", {"method": "random", "stop": {"name": "asha", "reduction": 2}}),
+    ("search", {"budget": {"steps": 10**6}}),
+    ("search", {"budget": {"seconds": 60.0}}),
+    ("fitness", {"final_anneal": 5}),
+    ("fitness", {"lookahead": {"steps": 5}}),
+    ("fitness", {"lookahead": {"steps": 5, "shape": "cosine"}}),
+    ("data", {"fraction": 0.9}),
+    ("data", {"classes": [0, 1]}),
 ]
 NO_CHANGES = [
     ("checkpoint", {"every": 2}),
@@ -419,7 +450,7 @@ def test_differences_are_one_line_a_setting(blob_task):
 
 # ------------------------------------------------------------------------------------------------------- golden errors
 
-SECTIONS = "batch, checkpoint, optimizer, plan, plateau, population, schedule, search, seed, task"
+SECTIONS = "batch, checkpoint, data, fitness, optimizer, plan, plateau, population, schedule, search, seed, task"
 REGULARISERS = ["class_balance", "dropout", "input_noise", "label_smoothing", "mixup"]  # of classification, and a model's
 SGD = sorted(settings(OPTIMIZERS["sgd"]))
 LIST = "expected list of float >= 0 at least 2 long"

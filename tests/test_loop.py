@@ -42,7 +42,7 @@ def test_the_loop_spelled_out_gives_the_same_history(run):
         np.testing.assert_allclose(
             space.decode(population.genotype)["optimizer.learning_rate"], record["optimizer.learning_rate"], rtol=1e-6
         )
-        view = vt.View(population.genotype, population.step, population.trial, population.status, population.step >= 60)
+        view = vt.View.of(population, horizon=60, segment_steps=10)
         state, offspring = selector.update(vt.stream_key(0, vt.Stream.SELECT, generation), state, view, fitness)
         if generation < 5:
             np.testing.assert_array_equal(offspring.parent, record["parent"])

@@ -26,7 +26,7 @@ TREE = {
     "search": {"method": "random", "trials": 8},
     "plan": {"generations_per_dispatch": 1},
 }
-TABLE = {  # seven trials: two rounds, and one trial of the third, of which the other two are drawn
+TABLE = {  # seven trials: two rounds, and one trial of the third, of which one other is drawn and the last slot stays empty
     "optimizer.b1": [0.9, 0.0, 0.5, 0.5, 0.9, 0.0, 0.9],
     "optimizer.learning_rate": [1e-4, 1e-1, 3e-3, 0.0123456789, 2e-2, 5e-4, 1 / 300],
     "optimizer.clip_norm": [1, 8, 2, 3, 7, 4, 5],
@@ -51,21 +51,19 @@ def run(blob_task, tmp_path_factory):
 
 def test_trials_have_the_given_settings_in_their_order(run):
     for name, column in trained(run.history).items():
-        assert len(column) == 9  # eight were asked for: whole rounds of three
+        assert len(column) == 8
         np.testing.assert_allclose(column[:7], TABLE[name], rtol=1e-5)
     drawn = trained(run.history)["optimizer.learning_rate"][7:]
-    assert len(set(drawn.tolist())) == 2
     assert not np.isclose(drawn[:, None], TABLE["optimizer.learning_rate"], rtol=1e-3).any()
 
 
 def test_the_rounds_refill_the_slots_in_their_order(run):
     history = run.history
-    assert run.config.rounds == 3
     assert run.config.total_generations == history["generation"].max() + 1 == 6
     np.testing.assert_array_equal(history["trial"], history["generation"] // 2 * 3 + history["slot"])
     np.testing.assert_array_equal(history["step"], (history["generation"] % 2 + 1) * 2)
     assert run.compilations["generations"] == 1
-    assert run.member_steps == 9 * 4
+    assert run.member_steps == 8 * 4
 
 
 def test_the_best_of_all_rounds_is_the_winner(run):

@@ -16,6 +16,7 @@ _HOMES = {
     "AllMembersFailed": "errors",
     "Axis": "space",
     "Best": "result",
+    "CohortResult": "cohorts",
     "ConfigError": "errors",
     "HistoryArray": "store.reading",
     "Member": "population",
@@ -35,6 +36,7 @@ _HOMES = {
     "View": "selectors",
     "VmaptuneError": "errors",
     "VmaptuneWarning": "errors",
+    "compare": "studies",
     "evaluate_schedules": "studies",
     "inherit": "population",
     "init_population": "population",
@@ -44,8 +46,11 @@ _HOMES = {
     "make_newborn": "population",
     "make_plan": "plan",
     "make_segment": "train",
+    "replay": "analysis.replay",
     "stream_key": "population",
     "tune": "loop",
+    "tune_cohorts": "cohorts",
+    "verify": "analysis.verify",
 }
 _ROOMS = ("data", "models", "optimizers", "schedules", "selectors", "tasks")
 
@@ -67,6 +72,9 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from vmaptune import data, models, optimizers, schedules, selectors, tasks
+    from vmaptune.analysis.replay import replay
+    from vmaptune.analysis.verify import verify
+    from vmaptune.cohorts import CohortResult, tune_cohorts
     from vmaptune.config import RunConfig
     from vmaptune.data.splits import Splits
     from vmaptune.errors import AllMembersFailed, ConfigError, StoreError, VmaptuneError, VmaptuneWarning
@@ -78,7 +86,7 @@ if TYPE_CHECKING:
     from vmaptune.space import Axis, Space
     from vmaptune.store.reading import HistoryArray
     from vmaptune.store.record import Record, Sink
-    from vmaptune.studies import evaluate_schedules, lr_range_test
+    from vmaptune.studies import compare, evaluate_schedules, lr_range_test
     from vmaptune.tasks import Task
     from vmaptune.toml import load_config
     from vmaptune.train import make_evaluate, make_segment

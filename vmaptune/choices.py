@@ -157,10 +157,10 @@ def choose(
     if not isinstance(name, str):
         raise ConfigError(f"{section}.{key}: expected a string; given: {show(name)}")
     if name not in rows:
-        kind = "search method" if section == "search" else section.partition(".")[0]
+        kind = {"search": "search method", "search.stop": "stopper"}.get(section, section.partition(".")[0])
         raise ConfigError(f"{section}.{key}: there is no {kind} {name!r}{did_you_mean(name, rows)}")
     given = {k: v for k, v in table.items() if k != key}
-    return Choice(name, bind(settings(rows[name]), given, section, owner=name, searchable=section != "search"))
+    return Choice(name, bind(settings(rows[name]), given, section, owner=name, searchable=not section.startswith("search")))
 
 
 def choose_schedule(table: Mapping[str, Any], section: str) -> Choice:

@@ -12,98 +12,32 @@ import inspect
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any
+
+import jax
 
 from vmaptune.choices import Choice, MixedChoice, Tree, bind, choose, choose_schedule
+from vmaptune.data.subsample import subsampled
 from vmaptune.errors import ConfigError, did_you_mean
 from vmaptune.optimizers import OPTIMIZERS
 from vmaptune.plateau import plateau
 from vmaptune.recipe import LEARNING_RATE, Recipe, make_recipe, schedule_prefix
 from vmaptune.schedules import SCHEDULES
-from vmaptune.selectors import SELECTORS, Selector
-from vmaptune.settings import Count, Natural, Seed, Setting, convert, settings, show
+from vmaptune.sections import Batch, Budget, Checkpoint, Data, Fitness, Layout, Lookahead, PopulationSize, Repeats
+from vmaptune.selectors import SELECTORS, TRIAL_METHODS, Selector, replicated, stopped_by
+from vmaptune.settings import Seed, Setting, convert, settings, show
 from vmaptune.space import Axis, Space
+from vmaptune.stoppers import STOPPERS
 from vmaptune.strict_json import finite_json
 from vmaptune.tasks import Task, check_task, find_task
-from vmaptune.train import Order
 
 FROM_PYTHON = "(from Python)"  # stands as task.name when a Task object was passed to tune()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """What a step sees.
-
-    Attributes:
-        size: Examples a step.
-        order: shared: all members see the same batches, so they differ by their settings alone; independent: each trial
-            shuffles for itself.
-    """
-
-    size: Count = 128
-    order: Order = "shared"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PopulationSize:
-    """How many members train for how long.
-
-    Attributes:
-        size: Members, N.
-        segment_steps: Training steps between two selections, K.
-        generations: Number of selections; the horizon of every schedule is segment_steps x generations.
-        replicates: Sources of randomness (initial weights, dropout, independent batches) that trials share in turn: trial t
-            draws as trial t modulo replicates does, so that settings which are each tried so often are compared on the same
-            seeds. 0: every trial draws for itself.
-    """
-
-    size: Count = 64
-    segment_steps: Count = 50
-    generations: Count = 20
-    replicates: Natural = 0
-
-    @property
-    def horizon(self) -> int:
-        """Steps of a full trial."""
-        return self.segment_steps * self.generations
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """How often the run can be picked up again.
-
-    Attributes:
-        every: Generations between two checkpoints, at least: they are made where a dispatch ends. The end always has one.
-    """
-
-    every: Count = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """How the population is laid on the hardware. Changes speed and memory, and results by no more than rounding.
-
-    Attributes:
-        name: auto: the fastest of a few plans that were timed once on this machine, or a rule of thumb for runs too short
-            to time any. strict: a member's results do not depend on how many others there are. What is given below is
-            kept to by both.
-        devices: Devices that share the population; 0: all, but no more than population.size.
-        chunk: Members that a device trains side by side; 0: chosen.
-        lowering: How convolutions are computed: grouped (as vmap leaves them), canonical (dimensions in the order of the
-            fast CPU code), im2col (as matrix products), or auto.
-        unroll: Training steps in one iteration of the compiled loop; 0: chosen.
-        generations_per_dispatch: Generations that run without the host in between; 0: about a second's worth. The run can
-            be stopped, and is checkpointed, where a dispatch ends.
-    """
-
-    name: Literal["auto", "strict"] = "auto"
-    devices: Natural = 0
-    chunk: Natural = 0
-    lowering: Literal["auto", "grouped", "canonical", "im2col"] = "auto"
-    unroll: Natural = 0
-    generations_per_dispatch: Natural = 0
+SECTIONS = (
+    *("seed", "task", "data", "batch", "optimizer", "schedule", "plateau"),
+    *("population", "fitness", "search", "checkpoint", "plan"),
+)
 
 
 @dataclass(frozen=True)
@@ -112,12 +46,18 @@ class RunConfig:
 
     seed: int
     task: Choice
+    data: Data
     batch: Batch
     optimizer: Choice
     schedules: dict[str, Choice]
     plateau: Choice
     population: PopulationSize
+    fitness: Fitness
+    lookahead: Lookahead
     search: Choice
+    repeats: Repeats
+    stop: Choice
+    budget: Budget
     checkpoint: Checkpoint
     plan: Layout
 
@@ -130,12 +70,20 @@ class RunConfig:
         return {
             "seed": self.seed,
             "task": self.task.tree,
+            "data": {"fraction": self.data.fraction, "classes": list(self.data.classes)},
             "batch": asdict(self.batch),
             "optimizer": self.optimizer.tree,
             "schedule": schedule,
             "plateau": {k: v for k, v in self.plateau.tree.items() if k != "name"},
             "population": asdict(self.population),
-            "search": {"method": self.search.name} | {k: v for k, v in self.search.tree.items() if k != "name"},
+            "fitness": asdict(self.fitness) | {"lookahead": asdict(self.lookahead)},
+            "search": {
+                "method": self.search.name,
+                **{k: v for k, v in self.search.tree.items() if k != "name"},
+                **asdict(self.repeats),
+                "stop": self.stop.tree,
+                "budget": asdict(self.budget),
+            },
             "checkpoint": asdict(self.checkpoint),
             "plan": asdict(self.plan),
         }
@@ -156,14 +104,22 @@ class RunConfig:
         return hashlib.sha256(self.canonical_json.encode()).hexdigest()[:12]
 
     @property
-    def rounds(self) -> int:
-        """How often the slots are filled: once, unless the search method was asked for more trials than there are slots."""
-        return math.ceil(max(self.search.values.get("trials", 0), self.population.size) / self.population.size)
+    def groups(self) -> int:
+        """Genotypes that are trained side by side: slots, or groups of replicates."""
+        return self.population.size // self.repeats.replicates
 
     @property
     def total_generations(self) -> int:
-        """Generations of the whole run: those of a trial, in each round."""
-        return self.population.generations * self.rounds
+        """Generations of the whole run, at most: those that all trials need one after another, as far as the budget goes."""
+        trials = max(self.selector_alone().trials, self.groups)
+        generations = self.population.generations * math.ceil(trials / self.groups)
+        each = self.population.size * (self.population.segment_steps + self.lookahead.steps)
+        return min(generations, self.budget.steps // each) if self.budget.steps else generations
+
+    @property
+    def most_trials(self) -> int:
+        """The most genotypes that the run can begin: every slot may be freed after every generation."""
+        return self.selector_alone().trials or self.groups * self.total_generations
 
     @property
     def space(self) -> Space:
@@ -188,11 +144,30 @@ class RunConfig:
             target: c.mixture() if isinstance(c, MixedChoice) else partial(SCHEDULES[c.name], **c.static)
             for target, c in self.schedules.items()
         }
-        return make_recipe(task, optimizer, schedules, self.space, horizon=self.population.horizon)
+        return make_recipe(
+            task,
+            optimizer,
+            schedules,
+            self.space,
+            horizon=self.population.horizon,
+            final_anneal=self.fitness.final_anneal,
+        )
 
     def selector(self) -> Selector:
-        """The search method."""
-        return SELECTORS[self.search.name](**self.search.values)
+        """The search method, with its stopper, applied to groups of replicates."""
+        selector, generations = self.selector_alone(), self.population.generations
+        if self.stop.name != "none":
+            stopper = STOPPERS[self.stop.name](**self.stop.values)
+            selector = stopped_by(selector, stopper, trials=self.most_trials, generations=generations)
+        repeats = self.repeats
+        return replicated(selector, repeats.replicates, repeats.aggregate) if repeats.replicates > 1 else selector
+
+    def selector_alone(self) -> Selector:
+        """The search method as it would be alone; a finite number of proposals bounds its trials."""
+        selector = SELECTORS[self.search.name](**self.search.values)
+        if selector.proposer and (size := selector.proposer.size(self.space)):
+            selector = SELECTORS[self.search.name](**self.search.values | {"trials": min(selector.trials or size, size)})
+        return selector
 
     def with_values(self, values: Mapping[str, float]) -> RunConfig:
         """This config as a single, plain training run: each axis replaced by its value, one member, no selection."""
@@ -204,6 +179,7 @@ class RunConfig:
         return RunConfig(
             seed=self.seed,
             task=self.task.pinned(below("task")),
+            data=self.data,
             batch=self.batch,
             optimizer=self.optimizer.pinned(below("optimizer")),
             schedules=schedules,
@@ -211,7 +187,12 @@ class RunConfig:
             population=PopulationSize(
                 size=1, segment_steps=self.population.segment_steps, generations=self.population.generations
             ),
+            fitness=self.fitness,
+            lookahead=self.lookahead,
             search=choose({"method": "random"}, "search", SELECTORS, default="random", key="method"),
+            repeats=Repeats(),
+            stop=choose({}, "search.stop", STOPPERS, default="none"),
+            budget=Budget(),
             checkpoint=self.checkpoint,
             plan=Layout(),
         )
@@ -238,43 +219,96 @@ def resolve(tree: Mapping[str, Any], *, task: Task | None = None, source: str = 
 
 
 def _resolve(tree: Mapping[str, Any], task: Task | None) -> tuple[RunConfig, Task]:
-    sections = [f.name if f.name != "schedules" else "schedule" for f in fields(RunConfig)]
     for name in tree:
-        if name not in sections:
-            raise ConfigError(f"there is no section or setting {name!r}{did_you_mean(name, sections)}")
+        if name == "cohorts":
+            raise ConfigError(
+                "cohorts: several shapes are several runs; use `vmaptune run`, or vmaptune.tune_cohorts in Python"
+            )
+        if name not in SECTIONS:
+            raise ConfigError(f"there is no section or setting {name!r}{did_you_mean(name, SECTIONS)}")
     seed = convert(Setting("seed", Seed, 0, False, ""), tree.get("seed", 0), "seed")
     task_choice, task = _resolve_task(_table(tree, "task"), task)
     optimizer = choose(_table(tree, "optimizer"), "optimizer", OPTIMIZERS, default="adamw")
+    data = _bound(Data, _table(tree, "data"), "data")
+    if data != Data():
+        task = task._replace(splits=subsampled(task.splits, fraction=data.fraction, classes=data.classes, seed=seed))
+    fitness, search = _table(tree, "fitness"), _table(tree, "search")
+    method = {k: v for k, v in search.items() if k not in _ALL_METHODS}
     config = RunConfig(
         seed=seed,
         task=task_choice,
+        data=data,
         batch=_resolve_fixed(Batch, tree, "batch"),
         optimizer=optimizer,
         schedules=_resolve_schedules(_table(tree, "schedule"), optimizer, task_choice),
         plateau=Choice("plateau", bind(settings(plateau), _table(tree, "plateau"), "plateau", owner="it")),
         population=_resolve_fixed(PopulationSize, tree, "population"),
-        search=choose(_table(tree, "search"), "search", SELECTORS, default="truncation", key="method"),
+        fitness=_bound(Fitness, {k: v for k, v in fitness.items() if k != "lookahead"}, "fitness"),
+        lookahead=_bound(Lookahead, _table(fitness, "lookahead", "fitness."), "fitness.lookahead"),
+        search=choose(method, "search", SELECTORS, default="truncation", key="method"),
+        repeats=_bound(Repeats, {k: v for k, v in search.items() if k in settings(Repeats)}, "search"),
+        stop=_resolve_stop(search.get("stop", {})),
+        budget=_bound(Budget, _table(search, "budget", "search."), "search.budget"),
         checkpoint=_resolve_fixed(Checkpoint, tree, "checkpoint"),
         plan=_resolve_fixed(Layout, tree, "plan"),
     )
-    if (horizon := config.population.horizon) >= 2**31:
-        raise ConfigError(f"population: segment_steps x generations must stay below {2**31}; given: {horizon}")
     check_task(task, where=f"task {task_choice.name}")
-    examples = task.splits.size("train")
-    if config.batch.size > examples:
-        raise ConfigError(f"batch.size: larger than the {examples} training examples; given: {show(config.batch.size)}")
+    _check(config, task)
     return config, task
 
 
-def _table(tree: Mapping[str, Any], section: str) -> Mapping[str, Any]:
+_ALL_METHODS = {*settings(Repeats), "stop", "budget"}  # of [search], whatever the method
+
+
+def _resolve_stop(given: Any) -> Choice:
+    """A stopper's name, or its table."""
+    table = {"name": given} if isinstance(given, str) else given
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"search.stop: expected a name or a table, [search.stop]; given: {show(given)}")
+    return choose(table, "search.stop", STOPPERS, default="none")
+
+
+def _check(config: RunConfig, task: Task) -> None:
+    """What sections ask of each other."""
+    size, stop = config.population, config.stop
+    if size.horizon >= 2**31:
+        raise ConfigError(f"population: segment_steps x generations must stay below {2**31}; given: {size.horizon}")
+    examples = task.splits.size("train")
+    if config.batch.size > examples:
+        raise ConfigError(f"batch.size: larger than the {examples} training examples; given: {show(config.batch.size)}")
+    if config.fitness.final_anneal > size.horizon:
+        raise ConfigError(
+            f"fitness.final_anneal: more than the {size.horizon} steps of a trial; given: {config.fitness.final_anneal}"
+        )
+    if config.lookahead.steps and LEARNING_RATE.partition(".")[2] not in config.optimizer.values:
+        raise ConfigError(f"fitness.lookahead: {config.optimizer.name} has no learning_rate that could be annealed")
+    if size.size % config.repeats.replicates:
+        raise ConfigError(f"search.replicates: must divide population.size = {size.size}; given: {config.repeats.replicates}")
+    if stop.name != "none" and config.search.name not in TRIAL_METHODS:
+        raise ConfigError(
+            f"search.stop: {config.search.name} replaces members by copies and stops none; choose another search.method: "
+            f"{', '.join(TRIAL_METHODS)}; given: {stop.name!r}"
+        )
+    if config.total_generations < 1:
+        least = size.size * (size.segment_steps + config.lookahead.steps)
+        raise ConfigError(f"search.budget.steps: less than one generation of {least} steps; given: {config.budget.steps}")
+    # Computes nothing; a method refuses here what it cannot do.
+    jax.eval_shape(lambda: config.selector().init(jax.random.key(0), config.space, size.size))
+
+
+def _table(tree: Mapping[str, Any], section: str, within: str = "") -> Mapping[str, Any]:
     table = tree.get(section, {})
     if not isinstance(table, Mapping):
-        raise ConfigError(f"{section}: expected a table, [{section}]; given: {table!r}")
+        raise ConfigError(f"{within}{section}: expected a table, [{within}{section}]; given: {table!r}")
     return table
 
 
 def _resolve_fixed(cls: type[Any], tree: Mapping[str, Any], section: str) -> Any:
-    return cls(**bind(settings(cls), _table(tree, section), section))
+    return _bound(cls, _table(tree, section), section, searchable=True)
+
+
+def _bound(cls: type[Any], table: Mapping[str, Any], section: str, *, searchable: bool = False) -> Any:
+    return cls(**bind(settings(cls), table, section, searchable=searchable))
 
 
 def _resolve_task(table: Mapping[str, Any], task: Task | None) -> tuple[Choice, Task]:

@@ -12,6 +12,7 @@ dispatches changes nothing in the results, because the loop over them is part of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import astuple
 from typing import Any, NamedTuple
 
 import jax
@@ -21,20 +22,40 @@ import numpy as np
 from vmaptune.champion import Champion, crown, nobody
 from vmaptune.config import RunConfig
 from vmaptune.distributed import put
-from vmaptune.errors import ConfigError
 from vmaptune.plan import Plan, bytes_of
 from vmaptune.plateau import SCALE, plateau
-from vmaptune.population import Member, Offspring, Stream, inherit, make_newborn, next_trials, root_key, stream_key, unborn
+from vmaptune.population import (
+    BIRTH,
+    EMPTY,
+    Member,
+    Offspring,
+    Stream,
+    inherit,
+    make_newborn,
+    next_trials,
+    root_key,
+    stream_key,
+    unborn,
+)
 from vmaptune.programs import Program
+from vmaptune.proposers import Told
 from vmaptune.recipe import Recipe, under
-from vmaptune.selectors import Selector, View
+from vmaptune.selectors import Selector, View, grouped
 from vmaptune.selectors.contract import failed
 from vmaptune.store.record import Record
 from vmaptune.tasks import Metrics, Task, check_task
-from vmaptune.train import Inputs, evaluates_raw, evaluation_names, evaluation_of, make_inputs, segment_of
+from vmaptune.train import (
+    EVALUATION_BATCH,
+    Inputs,
+    evaluates_raw,
+    evaluation_names,
+    evaluation_of,
+    lookahead_of,
+    make_inputs,
+    segment_of,
+)
 
 _RECORDS_BYTES = 4 * 2**20  # of stacked facts a dispatch: enough for a thousand small generations
-_EVALUATION_BATCH = 4096
 
 
 class State(NamedTuple):
@@ -45,12 +66,16 @@ class State(NamedTuple):
         offspring: What becomes of them when the next generation begins.
         selector: State of the search method.
         champion: The best member so far.
+        proposals: f32[C, D], genotypes of trials (of groups of replicates) 0..C-1 where they are born afresh.
+        known: i32[], how many of them are proposed by now; the rest is for the search method to say.
     """
 
     population: Member
     offspring: Offspring
     selector: Any
     champion: Champion
+    proposals: jax.Array
+    known: jax.Array
 
 
 class Facts(NamedTuple):
@@ -66,20 +91,11 @@ class Facts(NamedTuple):
     next_trial: jax.Array
 
 
-def columns(recipe: Recipe) -> list[str]:
+def columns(recipe: Recipe, *, lookahead: bool = False) -> list[str]:
     """Names of all that is measured of a member in a generation: `train.loss`, `validation.accuracy`, ..."""
     measured = {"train": check_task(recipe.task), "validation": evaluation_names(recipe)}
+    measured |= {"lookahead": measured["validation"]} if lookahead else {}
     return [f"{part}.{name}" for part, names in measured.items() for name in names] + [SCALE] * recipe.on_plateau
-
-
-def selector_of(config: RunConfig) -> Selector:
-    """The search method; raises `ConfigError` if it runs on the host."""
-    selector = config.selector()
-    if not selector.pure:
-        raise ConfigError(
-            f"search.method: {config.search.name} runs on the host (pure = False), which this loop cannot call yet"
-        )
-    return selector
 
 
 class Generations:
@@ -90,46 +106,83 @@ class Generations:
         task: Its task.
         plan: How it is laid out.
         start: f32[T, D], the genotypes of trials 0..T-1 where they are born afresh; default: the search method's.
+        slots: How many; default: population.size.
+        narrows: End a dispatch where half of the slots would do.
 
     Attributes:
         capacity: The most generations that one dispatch can run.
-
-    Raises:
-        ConfigError: The search method runs on the host.
+        waits: True if the program ends a dispatch where a trial is to begin that nothing has been proposed for.
     """
 
-    def __init__(self, config: RunConfig, task: Task, plan: Plan, start: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        task: Task,
+        plan: Plan,
+        start: np.ndarray | None = None,
+        *,
+        slots: int = 0,
+        narrows: bool = False,
+    ) -> None:
         """Puts the data on the devices; compiles nothing yet."""
-        self._n = config.population.size
-        self._recipe, self._selector = config.recipe(task), selector_of(config)
-        self._root = root_key(config.seed)
+        self._n = slots or config.population.size
+        self._recipe, self._selector = config.recipe(task), config.selector()
+        self._root, self._replicates = root_key(config.seed), config.repeats.replicates
         self._newborn = make_newborn(
             task, self._recipe.opened, seed=self._root, replicates=config.population.replicates, plan=plan
         )
         self._inputs = make_inputs(self._recipe, seed=self._root, plan=plan)
-        start = np.zeros((0, self._recipe.space.dimension), np.float32) if start is None else start
-        self._start = put(start, plan.everywhere)
-        self._one = _generation(config, self._recipe, plan, self._selector)
-        everywhere, slots = plan.everywhere, plan.slots(self._n)
-        self._shardings = State(slots, everywhere, everywhere, everywhere)  # type: ignore[arg-type]
-        self._facts = _shapes(self._n, columns(self._recipe), self._recipe.space.axes)
+        self._proposals, self._known = _proposals(config, start)
+        self.waits = self._selector.proposer is not None and self._selector.proposer.adaptive
+        self._narrows = narrows and self._n % (2 * self._replicates) == 0
+        self._one = _generation(config, self._recipe, plan, self._selector, self._n)
+        everywhere, by_slot = plan.everywhere, plan.slots(self._n)
+        self._shardings = State(by_slot, *[everywhere] * 5)  # type: ignore[arg-type]
+        self._facts = _shapes(self._n, columns(self._recipe, lookahead=config.lookahead.steps > 0), self._recipe.space.axes)
         self.capacity = max(1, min(config.total_generations, _RECORDS_BYTES // max(bytes_of(self._facts), 1)))
-        self._program = Program("generations", self._several, donate=(2,), out_shardings=(self._shardings, everywhere))
+        outputs = (self._shardings, everywhere, everywhere)
+        self._program = Program("generations", self._several, donate=(1,), out_shardings=outputs)
+
+    def put(self, state: State) -> State:
+        """Lays a state out on the devices."""
+        return put(state, self._shardings)
+
+    def is_over(self, state: State) -> bool:
+        """True if all trials there were to be have ended."""
+        return bool(np.all(np.asarray(state.offspring.parent) == EMPTY))
+
+    def has_room(self, state: State) -> bool:
+        """True if half of the slots would do from now on, and that is worth a compilation."""
+        return self._narrows and bool(self._roomy(state.offspring.parent))
+
+    def _roomy(self, parent: jax.Array) -> jax.Array:
+        return ~jnp.any(parent == BIRTH) & (2 * jnp.sum(parent != EMPTY) <= self._n)
+
+    def narrowed(self, state: State) -> State:
+        """The state with half of the slots, or a quarter, ...: as few as its living members need."""
+        parent = np.asarray(state.offspring.parent)
+        living = np.flatnonzero(parent != EMPTY)
+        n = self._n
+        while n % (2 * self._replicates) == 0 and 2 * len(living) <= n:
+            n //= 2
+        kept = np.sort(np.concatenate([living, np.flatnonzero(parent == EMPTY)[: n - len(living)]]))
+        population = jax.tree.map(lambda leaf: leaf[kept], state.population)
+        slots = np.where(parent[kept] == EMPTY, EMPTY, np.arange(n)).astype(np.int32)
+        return state._replace(population=population, offspring=Offspring(slots, state.offspring.genotype[kept]))  # type: ignore[arg-type]
 
     def begin(self) -> State:
-        """The state before the first generation: empty slots, and an order to fill them with uniform draws."""
-        return put(self._begin(), self._shardings)
+        """The state before the first generation: empty slots, and an order to fill them."""
+        space, key, n = self._recipe.space, self._root, self._n
+        population = unborn(self._newborn, n, space.dimension)
+        drawn = space.sample(stream_key(key, Stream.GENOTYPE), n // self._replicates)
+        groups, trials = np.arange(n) // self._replicates, self._selector.trials
+        parent = np.where((groups >= trials) & (trials > 0), EMPTY, BIRTH).astype(np.int32)
+        born = Offspring(parent, np.repeat(drawn, self._replicates, axis=0))  # type: ignore[arg-type]
+        selector = self._selector.init(stream_key(key, Stream.SELECT), space, n)
+        known = np.int32(self._known)
+        return self.put(State(population, born, selector, nobody(population), self._proposals, known))  # type: ignore[arg-type]
 
-    def _begin(self) -> State:
-        space, key = self._recipe.space, self._root
-        population = unborn(self._newborn, self._n, space.dimension)
-        drawn = space.sample(stream_key(key, Stream.GENOTYPE), self._n)
-        parent, trial = jnp.full(self._n, -1, jnp.int32), jnp.arange(self._n, dtype=jnp.int32)
-        born = Offspring(parent, _given(self._start, trial, parent, drawn))
-        selector = self._selector.init(stream_key(key, Stream.SELECT), space, self._n)
-        return State(population, born, selector, nobody(population))
-
-    def __call__(self, state: State, first: int, count: int) -> tuple[State, Facts]:
+    def __call__(self, state: State, first: int, count: int) -> tuple[State, Facts, jax.Array]:
         """Dispatches generations first..first+count and returns at once; the given state is donated.
 
         Args:
@@ -138,21 +191,53 @@ class Generations:
             count: How many, at most `capacity`.
 
         Returns:
-            The state after them, and their facts, stacked along a leading axis of `capacity`; both still being computed.
+            The state after them; their facts, stacked along a leading axis of `capacity`; and how many ran: fewer than asked
+            for where the host is needed in between (see `halted`). All are still being computed.
         """
-        return self._program(self._inputs, self._start, state, jnp.int32(first), jnp.int32(count))
+        return self._program(self._inputs, state, jnp.int32(first), jnp.int32(count))
 
-    def _several(
-        self, inputs: Inputs, start: jax.Array, state: State, first: jax.Array, count: jax.Array
-    ) -> tuple[State, Facts]:
-        def step(i: jax.Array, carry: tuple[State, Facts]) -> tuple[State, Facts]:
-            state, stacked = carry
-            state, facts = self._one(inputs, start, state, first + i)
+    def _several(self, inputs: Inputs, state: State, first: jax.Array, count: jax.Array) -> tuple[State, Facts, jax.Array]:
+        def goes_on(carry: tuple[jax.Array, State, Facts]) -> jax.Array:
+            i, state, _ = carry
+            return (i == 0) | ((i < count) & ~self._halted(state))
+
+        def step(carry: tuple[jax.Array, State, Facts]) -> tuple[jax.Array, State, Facts]:
+            i, state, stacked = carry
+            state, facts = self._one(inputs, state, first + i)
             state = jax.lax.with_sharding_constraint(state, self._shardings)
-            return state, jax.tree.map(lambda all_, new: all_.at[i].set(new), stacked, facts)
+            return i + 1, state, jax.tree.map(lambda all_, new: all_.at[i].set(new), stacked, facts)
 
         stacked = jax.tree.map(lambda leaf: jnp.zeros((self.capacity, *leaf.shape), leaf.dtype), self._facts)
-        return jax.lax.fori_loop(0, count, step, (state, stacked))
+        ran, state, stacked = jax.lax.while_loop(goes_on, step, (jnp.int32(0), state, stacked))
+        return state, stacked, ran
+
+    def _halted(self, state: State) -> jax.Array:
+        """bool[]: the run is over, has room in too few slots, or needs a proposal before the next generation."""
+        births, living = state.offspring.parent == BIRTH, state.offspring.parent != EMPTY
+        halted = ~jnp.any(living)
+        if self.waits:
+            trial = next_trials(state.population.trial, state.offspring.parent)
+            halted |= jnp.any(births & (trial // self._replicates >= state.known))
+        if self._narrows:
+            halted |= self._roomy(state.offspring.parent)
+        return halted
+
+
+def _proposals(config: RunConfig, start: np.ndarray | None) -> tuple[np.ndarray, int]:
+    """f32[C, D], room for the genotypes of all trials, and how many of them are known before anything is measured."""
+    space, selector = config.space, config.selector()
+    given = np.zeros((0, space.dimension), np.float32) if start is None else start
+    if selector.proposer is None:
+        return given, len(given)
+    capacity = max(config.most_trials, len(given))
+    rows = np.zeros((capacity, space.dimension), np.float32)
+    rows[: len(given)] = given
+    if selector.proposer.adaptive:
+        return rows, len(given)
+    none = np.zeros(len(given), np.int64)
+    told = Told(given, np.full(len(given), np.nan), none, none > 0, config.population.horizon)
+    rows[len(given) :] = selector.proposer.propose(space, told, capacity - len(given), config.seed)
+    return rows, capacity
 
 
 def _shapes(n: int, metrics: Iterable[str], axes: Iterable[str]) -> Facts:
@@ -162,56 +247,72 @@ def _shapes(n: int, metrics: Iterable[str], axes: Iterable[str]) -> Facts:
     return Facts(whole, whole, whole, real, measured, searched, whole, whole)  # type: ignore[arg-type]
 
 
-def _given(start: jax.Array, trial: jax.Array, parent: jax.Array, genotype: jax.Array) -> jax.Array:
-    """The genotypes of an order f32[N, D], where those born afresh take the one that is given for their trial, if any."""
-    if not len(start):
-        return genotype
-    rows = start[jnp.clip(trial, 0, len(start) - 1)]
-    return jnp.where(((parent < 0) & (trial < len(start)))[:, None], rows, genotype)
+def _proposed(state: State, replicates: int) -> Offspring:
+    """The order of a state, where those born afresh take the genotype that is proposed for their trial, if any is."""
+    (parent, genotype), proposals = state.offspring, state.proposals
+    if not len(proposals):
+        return state.offspring
+    number = next_trials(state.population.trial, parent) // replicates
+    rows = proposals[jnp.clip(number, 0, len(proposals) - 1)]
+    return Offspring(parent, jnp.where(((parent == BIRTH) & (number < state.known))[:, None], rows, genotype))
 
 
 def _generation(
-    config: RunConfig, recipe: Recipe, plan: Plan, selector: Selector
-) -> Callable[[Inputs, jax.Array, State, jax.Array], tuple[State, Facts]]:
+    config: RunConfig, recipe: Recipe, plan: Plan, selector: Selector, n: int
+) -> Callable[[Inputs, State, jax.Array], tuple[State, Facts]]:
     """One generation as a pure function."""
-    task, size = recipe.task, config.population
-    segment = segment_of(
-        recipe,
-        steps=size.segment_steps,
-        batch_size=config.batch.size,
-        order=config.batch.order,
-        plan=plan,
-        replicates=size.replicates,
-    )
+    task, size, ahead = recipe.task, config.population, config.lookahead
+    training: dict[str, Any] = {
+        "batch_size": config.batch.size,
+        "order": config.batch.order,
+        "plan": plan,
+        "replicates": size.replicates,
+    }
+    segment = segment_of(recipe, steps=size.segment_steps, **training)
+    look = ahead.steps and lookahead_of(recipe, steps=ahead.steps, shape=ahead.shape, after=size.segment_steps, **training)
     examples, raw = task.splits.size("validation"), evaluates_raw(recipe)
-    evaluate = evaluation_of(task, examples=examples, batch_size=_EVALUATION_BATCH, plan=plan, raw=raw)
+    evaluate = evaluation_of(task, examples=examples, batch_size=EVALUATION_BATCH, plan=plan, raw=raw)
     sign = 1.0 if task.direction == "max" else -1.0
 
-    def generation(inputs: Inputs, start: jax.Array, state: State, number: jax.Array) -> tuple[State, Facts]:
+    def generation(inputs: Inputs, state: State, number: jax.Array) -> tuple[State, Facts]:
         root, shared = inputs.root, size.replicates  # the seed is no part of the program
         newborn = make_newborn(task, recipe.opened, seed=root, replicates=shared, plan=plan)
-        population = inherit(state.population, state.offspring, newborn)
-        population, train = segment(inputs, jax.lax.rem(number, size.generations), population)  # each round alike
+        population = inherit(state.population, _proposed(state, config.repeats.replicates), newborn)
+        round_ = jax.lax.rem(number, size.generations)  # each round of trials alike
+        population, train = segment(inputs, round_, population)
         validation = evaluate(inputs.validation, population)
         metrics = {f"train.{k}": v for k, v in train.items()} | {f"validation.{k}": v for k, v in validation.items()}
+        judged, judgement = population, "validation"
+        if look:
+            judged, judgement = look(inputs, round_, population), "lookahead"
+            metrics |= {f"lookahead.{k}": v for k, v in evaluate(inputs.validation, judged).items()}
         metrics = jax.lax.with_sharding_constraint(metrics, plan.everywhere)  # selection is the same on every device
 
-        done = population.step >= recipe.horizon
-        seen = (population.genotype, population.step, population.trial, population.status, done)
-        view = View(*jax.lax.with_sharding_constraint(seen, plan.everywhere))
-        fitness = (sign * metrics[f"validation.{task.metric}"]).astype(jnp.float32)
-        loss = metrics["validation.loss"].astype(jnp.float32)
+        view = View.of(population, horizon=recipe.horizon, segment_steps=size.segment_steps)
+        view = jax.lax.with_sharding_constraint(view, plan.everywhere)
+        fitness = (sign * metrics[f"{judgement}.{task.metric}"]).astype(jnp.float32)
+        loss = metrics[f"{judgement}.loss"].astype(jnp.float32)
         fitness = jnp.where(jnp.isfinite(loss), fitness, jnp.nan)  # accuracy is finite even where the network is not
         bad = failed(view, fitness)
-        champion = crown(state.champion, population, done=view.done, failed=bad, fitness=fitness, loss=loss, generation=number)
+        merit, tie = fitness, loss
+        if config.repeats.replicates > 1:  # of a genotype; the replicate nearest to it stands for it
+            merit = jnp.repeat(grouped(fitness, bad, *astuple(config.repeats)), config.repeats.replicates)
+            tie = jnp.abs(fitness - merit)
+        champion = crown(
+            state.champion,
+            judged,
+            done=view.done,
+            failed=bad | jnp.isnan(merit),
+            fitness=merit,
+            loss=tie,
+            generation=number,
+        )
         key = stream_key(inputs.root, Stream.SELECT, number)
         selector_state, offspring = selector.update(key, state.selector, view, fitness)
         last = number == config.total_generations - 1  # nothing comes after it, so nobody is replaced
-        slots = jnp.arange(size.size, dtype=jnp.int32)
+        slots = jnp.arange(n, dtype=jnp.int32)
         parent = jnp.where(last, slots, offspring.parent)
-        next_trial = next_trials(view.trial, parent)
-        genotype = _given(start, next_trial, parent, offspring.genotype)
-        offspring = Offspring(parent, jnp.where(last, view.genotype, genotype))
+        offspring = Offspring(parent, jnp.where(last, view.genotype, offspring.genotype))
 
         values = recipe.space.decode(view.genotype, inputs.arrays)
         if recipe.on_plateau:
@@ -228,9 +329,9 @@ def _generation(
             metrics={name: value.astype(jnp.float32) for name, value in metrics.items()},
             hyperparameters={name: jnp.where(active[name], values[name], jnp.nan) for name in recipe.space.axes},
             parent=parent,
-            next_trial=next_trial,
+            next_trial=next_trials(view.trial, parent),
         )
-        return State(population, offspring, selector_state, champion), facts
+        return State(population, offspring, selector_state, champion, state.proposals, state.known), facts
 
     return generation
 

@@ -1,7 +1,7 @@
 """`tune`: the only file that knows the order of things.
 
-    inherit -> segment -> evaluate -> select (and crown), generation after generation, in dispatches of one or many;
-    rows -> checkpoint, of each dispatch while the next one trains.
+    propose -> (inherit -> segment -> evaluate -> select (and crown)), generation after generation, in dispatches of one or
+    many; rows -> checkpoint, of each dispatch while the next one trains.
 
 Everything else in the package is a function that this loop calls; a loop of your own can call the same ones.
 """
@@ -27,15 +27,16 @@ from vmaptune.champion import Champion
 from vmaptune.config import RunConfig, resolve
 from vmaptune.distributed import agreed, alone, anyone, texts
 from vmaptune.errors import AllMembersFailed, ConfigError, OutOfMemory, StoreError, warn
-from vmaptune.generation import Generations, State, records_of, selector_of
+from vmaptune.generation import Generations, State, records_of
 from vmaptune.opening import environment_of, open_run, refuse_to_overwrite
 from vmaptune.optimizers import evaluation_params
 from vmaptune.pace import Pace
-from vmaptune.plan import Plan, idle_cores, is_out_of_memory, prepare_backend
-from vmaptune.planner import choose_plan
+from vmaptune.plan import Plan, fitted, idle_cores, is_out_of_memory, prepare_backend
+from vmaptune.planner import choose_plan, is_long
 from vmaptune.population import Member, Status
 from vmaptune.programs import CompileLog
 from vmaptune.result import Best, Result
+from vmaptune.search import Search
 from vmaptune.store.checkpoints import Checkpoints
 from vmaptune.store.folder import RunFolder
 from vmaptune.store.history import History, is_begun
@@ -56,6 +57,8 @@ def tune(
     out: str | Path | None = None,
     start: Mapping[str, Sequence[float]] | None = None,
     resume: bool = False,
+    until: int | None = None,
+    conclude: bool = True,
     sinks: Sequence[Sink] = (),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Result:
@@ -70,6 +73,9 @@ def tune(
             kept in the run folder. Trials beyond them are the search method's. Default: all are.
         resume: Go on with the run in `out`, if there is one; it must have been begun with the same config, but for
             `[plan]` and `[checkpoint]`.
+        until: Stop after so many generations, as if told to: to go on, or not, when others have come as far.
+        conclude: False: leave the test split unread when the run is finished, until it is called again with True: where
+            several runs are compared, and only the best of them is to be tested.
         sinks: Told of every generation, besides the history.
         should_stop: Asked after every dispatch; True ends the run there, checkpointed, with status "interrupted".
 
@@ -98,12 +104,11 @@ def tune(
         if (idle := idle_cores()) and not config.plan.devices and config.population.size > jax.device_count():
             started_by = "JAX's CPU backend was started before vmaptune could ask for a device a core"
             warn(f"{started_by}, so {idle} stay idle: use vmaptune first, or set JAX_NUM_CPU_DEVICES")
-        selector_of(config)
         if out is not None and alone():  # of several processes, the one that writes says it for all
             refuse_to_overwrite(RunFolder(out), resume=resume)
         begun = time.perf_counter()
         plan = _plan(config, task, out, resume=resume)
-        seconds = {"plan": time.perf_counter() - begun, "train": 0.0, "store": 0.0}
+        seconds = {"plan": time.perf_counter() - begun, "train": 0.0, "propose": 0.0, "store": 0.0}
         encode = partial(config.space.encode_columns, optional=config.optional_axes)
         if start is not None:
             encode(start)  # refused before anything is made
@@ -112,14 +117,14 @@ def tune(
         encoded = encode(read_start(folder.start)) if folder.start.is_file() else None
         checkpoints = Checkpoints(folder.checkpoints)
         stack.callback(checkpoints.close)
-        run = _Run(config, task, encoded, folder, history, checkpoints, sinks, should_stop, log, started, seconds)
+        run = _Run(config, task, encoded, folder, history, checkpoints, sinks, until, should_stop, log, started, seconds)
         while True:
             try:
                 state, status = _train(run, plan)
                 break
             except jax.errors.JaxRuntimeError as error:
                 plan = _narrower(run, plan, error)
-        return _finish(run, state, status)
+        return _finish(run, state, status, conclude=conclude)
 
 
 class _Run(NamedTuple):
@@ -132,6 +137,7 @@ class _Run(NamedTuple):
     history: History | None
     checkpoints: Checkpoints
     sinks: Sequence[Sink]
+    until: int | None
     should_stop: Callable[[], bool]
     log: CompileLog
     started: float
@@ -140,46 +146,83 @@ class _Run(NamedTuple):
 
 def _train(run: _Run, plan: Plan) -> tuple[State, str]:
     """Trains from the newest checkpoint, or from the beginning, until the end or until asked to stop."""
-    total = run.config.total_generations
-    generations = Generations(run.config, run.task, plan, run.start)
-    done, state = _newest(run, generations.begin())
+    config, budget = run.config, run.config.budget.seconds
+    total = config.total_generations if run.until is None else min(run.until, config.total_generations)
+    generations, done, state = _newest(run, plan)
+    search = Search(config, run.folder.history if done >= 0 else None)
     sinks = (run.history, *run.sinks) if run.history else ()
-    keeper = Keeper(run.history, sinks, run.checkpoints, every=run.config.checkpoint.every, done=done)
-    pace = Pace(run.config.plan.generations_per_dispatch, generations.capacity)
+    keeper = Keeper(run.history, sinks, run.checkpoints, every=config.checkpoint.every, done=done)
+    pace = Pace(config.plan.generations_per_dispatch, generations.capacity)
     first, stopped = done + 1, False
-    begun, compiled = time.perf_counter(), run.log.seconds
+    over = generations.is_over(state) or 0 < budget <= search.seconds
+    begun, compiled = time.perf_counter() - search.seconds, run.log.seconds
     try:
-        while first < total and not stopped:
+        while first < total and not over and not stopped:
+            if generations.waits:
+                state = generations.put(search.propose(state))
             count = agreed(pace.take(total - first))
             sent, ready = time.perf_counter(), run.log.seconds
-            state, facts = generations(state, first, count)
+            state, facts, ran = generations(state, first, count)
             keeper.write()  # what the dispatch before brought, while this one trains
-            facts = jax.device_get(facts)
+            facts, count = jax.device_get(facts), int(ran)
             seconds = time.perf_counter() - sent - (run.log.seconds - ready)
             run.seconds.setdefault("first_step", time.perf_counter() - seconds - run.started)
             pace.saw(count, seconds)
             records = records_of(facts, first, count, {"train": seconds / count})
             first += count
-            if failed := next((record for record in records if record.failed.all()), None):
+            if failed := search.saw(records):
                 keeper.hold([record for record in records if record.generation <= failed.generation])
                 keeper.write()
                 if run.history:
                     run.history.end("failed")
                 raise AllMembersFailed(_all_failed(run.folder, failed))
-            stopped = anyone(run.should_stop()) and first < total
-            keeper.hold(records, state, last=stopped or first == total)
+            spent = time.perf_counter() - begun - (run.log.seconds - compiled)
+            over = generations.is_over(state) or anyone(0 < budget <= spent)
+            stopped = anyone(run.should_stop()) and first < total and not over
+            keeper.hold(records, state, last=stopped or over or first == total)
+            if not over and generations.has_room(state):
+                keeper.write()
+                generations, state = _halved(run, plan, generations, state, first)
         keeper.finish()
     finally:
-        run.seconds["train"] += time.perf_counter() - begun - (run.log.seconds - compiled)
+        run.seconds["train"] += time.perf_counter() - begun - search.seconds - (run.log.seconds - compiled)
+        run.seconds["propose"] += search.proposing
         run.seconds["store"] += keeper.seconds
-    return state, "interrupted" if stopped else "finished"
+    if over and first > done + 1 and run.history:
+        why = "no trial is left" if generations.is_over(state) else "search.budget.seconds"
+        run.history.event("ended", {"because": why}, first - 1)
+    return state, "finished" if over or first >= config.total_generations else "interrupted"
 
 
-def _newest(run: _Run, beginning: State) -> tuple[int, State]:
-    """The newest generation that can be gone on from, and the state after it; drops what is newer."""
+def _generations(run: _Run, plan: Plan, slots: int) -> Generations:
+    """The program for so many slots; half of them may do in a run long enough for that to be worth a compilation."""
+    narrows = alone() and run.config.selector().trials > 0 and is_long(run.config, run.task)
+    return Generations(run.config, run.task, fitted(plan, slots), run.start, slots=slots, narrows=narrows)
+
+
+def _halved(run: _Run, plan: Plan, generations: Generations, state: State, first: int) -> tuple[Generations, State]:
+    """Goes on with as few slots as the last trials need: the population halved, once or several times."""
+    narrow = generations.narrowed(state)
+    slots = len(narrow.population.trial)
+    if run.history:
+        run.history.event("narrowed", {"slots": slots}, first - 1)
+    generations = _generations(run, plan, slots)
+    return generations, generations.put(narrow)
+
+
+def _newest(run: _Run, plan: Plan) -> tuple[Generations, int, State]:
+    """The newest generation that can be gone on from, and the program and the state after it; drops what is newer."""
     recorded = agreed(run.history.last_generation() if run.history else 0)
     seen_whole = agreed(run.history.last_checkpoint() if run.history else 0)
-    done, state = run.checkpoints.restore_newest(recorded, like=beginning)
+    size = run.config.population.size
+    built: dict[int, Generations] = {}
+
+    def program(generation: int) -> Generations:
+        slots = agreed(run.history.slots(generation, size) if run.history else 0)
+        built[slots] = built.get(slots) or _generations(run, plan, slots)
+        return built[slots]
+
+    done, state = run.checkpoints.restore_newest(recorded, like=lambda generation: program(generation).begin())
     if done < 0 and seen_whole >= 0:
         lost = f"{run.folder.checkpoints}: the checkpoints of {recorded + 1} generations are gone"
         raise StoreError(f"{lost}, so the run cannot go on; what it found is kept (vmaptune show {run.folder.path})")
@@ -187,7 +230,8 @@ def _newest(run: _Run, beginning: State) -> tuple[int, State]:
     if run.history:
         run.history.truncate(done)
         run.history.event("resumed" if done >= 0 else "started", {"pid": os.getpid(), "after_generation": done})
-    return done, state
+    generations = program(done)
+    return generations, done, generations.begin() if state is None else state
 
 
 def _narrower(run: _Run, plan: Plan, error: Exception) -> Plan:
@@ -234,7 +278,7 @@ def _all_failed(folder: RunFolder, record: Record) -> str:
     return f"{where}: all {len(record.trial)} members failed: {why}; the history is kept in {folder.history}"
 
 
-def _finish(run: _Run, state: State, status: str) -> Result:
+def _finish(run: _Run, state: State, status: str, *, conclude: bool) -> Result:
     """Makes the result; process 0 reads the test split once, for the champion, and writes what the run leaves behind."""
     champion = jax.device_get(state.champion)
     if run.history:
@@ -242,9 +286,9 @@ def _finish(run: _Run, state: State, status: str) -> Result:
     agreed(0)  # all rows are written
     history = read_history(run.folder.history)
     best = _best(run, champion)
-    if run.history and status == "finished":
+    if run.history and status == "finished" and conclude:
         best = _conclude(run, best, champion.member)
-    size = run.config.population
+    steps = run.config.population.segment_steps + run.config.lookahead.steps
     result = Result(
         run=run.folder.path,
         status=status,
@@ -252,7 +296,7 @@ def _finish(run: _Run, state: State, status: str) -> Result:
         best=best,
         history=history,
         population=state.population,
-        member_steps=size.size * size.segment_steps * (int(history["generation"].max()) + 1),
+        member_steps=len(history) * steps,
         seconds={"compile": run.log.seconds, **run.seconds, "total": time.perf_counter() - run.started},
         compilations=dict(run.log.compilations),
     )
@@ -268,10 +312,12 @@ def _finish(run: _Run, state: State, status: str) -> Result:
 def _best(run: _Run, champion: Champion) -> Best:
     """The champion, with its rows in the history."""
     generation, trial = int(champion.generation), int(champion.member.trial)
-    row = next(r for r in read_generation(run.folder.history, generation) if r["trial"] == trial)
+    rows = read_generation(run.folder.history, generation)
+    row = next(r for r in rows if r["trial"] == trial)
+    judgement = "lookahead" if run.config.lookahead.steps else "validation"
     metrics = {
-        part: {k.partition(".")[2]: shortest(v) for k, v in row.items() if k.startswith(f"{part}.")}
-        for part in ("train", "validation")
+        part: {k.partition(".")[2]: shortest(v) for k, v in row.items() if k.startswith(f"{source}.")}
+        for part, source in (("train", "train"), ("validation", judgement))
     }
     return Best(
         trial=trial,
@@ -281,9 +327,19 @@ def _best(run: _Run, champion: Champion) -> Best:
         train=metrics["train"],
         validation=metrics["validation"],
         test=None,
+        replicates=_spread(rows, row["slot"], run.config.repeats.replicates),
         params=evaluation_params(champion.member.opt_state, champion.member.params),
         model_state=champion.member.model_state,
     )
+
+
+def _spread(rows: Sequence[Mapping[str, Any]], slot: int, size: int) -> dict[str, float] | None:
+    """How the replicates of the settings in a slot did in one generation."""
+    if size == 1:
+        return None
+    sound = [row["fitness"] for row in rows if row["slot"] // size == slot // size and row["fitness"] is not None]
+    deviation = float(np.std(sound, ddof=1)) if len(sound) > 1 else math.nan
+    return {"n": size, "mean": float(np.mean(sound)), "std": deviation, "min": min(sound), "max": max(sound)}
 
 
 def _conclude(run: _Run, best: Best, member: Member) -> Best:

@@ -105,7 +105,7 @@ def _begin(
         write_text(folder.config, to_toml(config, task, header=header))
         if start is not None:
             write_text(folder.start, start_csv(start))
-        measured = columns(config.recipe(task))
+        measured = columns(config.recipe(task), lookahead=config.lookahead.steps > 0)
         History.create(folder.history, _run_row(config, task, plan), [*measured, *config.space.axes])
     run = read_run(folder)
     essence = finite_json(config.essence)

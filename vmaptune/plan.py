@@ -110,6 +110,12 @@ def bytes_of(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
+def fitted(plan: Plan, n: int) -> Plan:
+    """The plan where there are only n slots."""
+    devices = min(plan.devices, n) if alone() and plan.chunk > 1 else plan.devices
+    return plan._replace(devices=devices, chunk=min(plan.chunk, math.ceil(n / devices)))
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """True if that is what JAX's error says."""
     return "RESOURCE_EXHAUSTED" in str(error)

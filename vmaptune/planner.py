@@ -92,6 +92,12 @@ def choose_plan(config: RunConfig, task: Task, *, timed: bool | None = None) -> 
     return Planned(found[0].plan, "timed", found, limit)
 
 
+def is_long(config: RunConfig, task: Task) -> bool:
+    """True if a run is expected to take so long that a compilation more is worth what it saves."""
+    rounds = config.total_generations / config.population.generations
+    return Work(config, task).seconds() * rounds >= _WORTH_SECONDS
+
+
 class Work:
     """What is to be planned: the training of a config's population, at its real shapes.
 

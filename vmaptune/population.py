@@ -67,11 +67,15 @@ class Member(NamedTuple):
     plateau: jax.Array
 
 
+BIRTH, EMPTY = -1, -2  # where a slot's next member comes from, if not from a slot
+
+
 class Offspring(NamedTuple):
     """A selector's order for the next generation.
 
     Attributes:
-        parent: i32[N]. Own slot: survive. Another slot: a copy of that member. -1: born anew.
+        parent: i32[N]. Own slot: survive. Another slot: a copy of that member. BIRTH (-1): born anew. EMPTY (-2): the slot is
+            left empty, because no trial is left to fill it.
         genotype: f32[N, D] in [0, 1]; a survivor's is its own, unchanged.
     """
 
@@ -205,10 +209,12 @@ def unborn(newborn: Newborn, size: int, dimension: int) -> Member:
 def next_trials(trial: jax.Array, parent: jax.Array) -> jax.Array:
     """Numbers of the trials after a selector's order i32[N]: survivors keep theirs, others count up in slot order.
 
-    The largest number is always in the population, so the next free one is known from it.
+    As long as slots are filled, the largest number is in the population, so the next free one is known from it. An empty
+    slot's is -1.
     """
-    is_new = parent != jnp.arange(len(trial), dtype=jnp.int32)
-    return jnp.where(is_new, jnp.max(trial) + jnp.cumsum(is_new.astype(jnp.int32)), trial)
+    is_new = (parent != jnp.arange(len(trial), dtype=jnp.int32)) & (parent != EMPTY)
+    trial = jnp.where(parent == EMPTY, -1, jnp.where(is_new, jnp.max(trial) + jnp.cumsum(is_new.astype(jnp.int32)), trial))
+    return trial.astype(jnp.int32)
 
 
 def inherit(population: Member, offspring: Offspring, newborn: Newborn) -> Member:
@@ -227,10 +233,10 @@ def inherit(population: Member, offspring: Offspring, newborn: Newborn) -> Membe
     """
     n = population.trial.shape[0]
     slots = jnp.arange(n, dtype=jnp.int32)
-    reborn = offspring.parent < 0
+    reborn = offspring.parent == BIRTH
     trial = next_trials(population.trial, offspring.parent)
 
-    source = jnp.where(reborn, slots, offspring.parent)
+    source = jnp.where(offspring.parent < 0, slots, offspring.parent)
     copied = jax.tree.map(lambda leaf: leaf[source], population)
     copied = copied._replace(genotype=offspring.genotype, trial=trial)
 

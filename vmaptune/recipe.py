@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vmaptune.anneal import anneal
 from vmaptune.errors import ConfigError, did_you_mean
 from vmaptune.optimizers import Optimizer, opened
 from vmaptune.plateau import SCALE, plateau
@@ -33,6 +34,7 @@ class Recipe(NamedTuple):
             `schedule.x` knobs of the learning rate's schedule, `schedule.y.x` knobs of hyperparameter y's, `plateau.x` settings
             of the decay on plateaus.
         horizon: Steps of a full trial: progress is step / horizon.
+        final_anneal: Steps before the horizon over which the learning rate falls to zero, whatever its schedule; 0: none.
     """
 
     task: Task
@@ -40,6 +42,7 @@ class Recipe(NamedTuple):
     schedules: Mapping[str, Schedule | Mixture]
     space: Space
     horizon: int
+    final_anneal: int = 0
 
     def shaped(self, values: Values, step: jax.Array) -> dict[str, jax.Array]:
         """The hyperparameters in force at a step, or at several: values with each schedule's multiplier applied.
@@ -58,6 +61,8 @@ class Recipe(NamedTuple):
             shaped[target] = base * multiplier(family, t, under(values, schedule_prefix(target), knobs_of(family)))
         if self.on_plateau:
             shaped[LEARNING_RATE] *= values[SCALE]
+        if self.final_anneal:
+            shaped[LEARNING_RATE] *= anneal((self.horizon - step) / self.final_anneal)
         return shaped
 
     @property
@@ -109,6 +114,7 @@ def make_recipe(
     space: Space,
     *,
     horizon: int,
+    final_anneal: int = 0,
 ) -> Recipe:
     """Binds the parts of training together.
 
@@ -118,6 +124,7 @@ def make_recipe(
         schedules: Families by the dotted name of what they shape.
         space: The settings of a member, by dotted name.
         horizon: Steps of a full trial.
+        final_anneal: Steps before it over which the learning rate falls to zero; 0: none.
 
     Raises:
         ConfigError: A name in the space, or a schedule's target, that nothing would read.
@@ -137,9 +144,10 @@ def make_recipe(
             raise ConfigError(
                 f"space: no optimizer, schedule or loss has a setting {name!r}{did_you_mean(name, {*known, *knobs})}"
             )
-    recipe = Recipe(task, optimizer, schedules, space, horizon)
-    if recipe.on_plateau and LEARNING_RATE not in known:
-        raise ConfigError("plateau: the optimizer has no learning_rate that could fall")
+    recipe = Recipe(task, optimizer, schedules, space, horizon, final_anneal)
+    if LEARNING_RATE not in known and (recipe.on_plateau or final_anneal):
+        where = "plateau" if recipe.on_plateau else "fitness.final_anneal"
+        raise ConfigError(f"{where}: the optimizer has no learning_rate that could fall")
     return recipe
 
 

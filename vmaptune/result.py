@@ -25,6 +25,8 @@ class Best:
         train: Mean training metrics of that generation.
         validation: Validation metrics; what it was chosen by.
         test: Test metrics, read once, after the choice; None if the run has not finished.
+        replicates: Of its settings, where they were trained with several seeds: how many (`n`), and the `mean`, `std`, `min`
+            and `max` of their fitness; else None.
         params: Its weights, on the host.
         model_state: Its model state, on the host.
     """
@@ -36,6 +38,7 @@ class Best:
     train: dict[str, float]
     validation: dict[str, float]
     test: dict[str, float] | None
+    replicates: dict[str, float] | None
     params: Any
     model_state: Any
 
@@ -80,6 +83,7 @@ class Result:
                     "hyperparameters": best.hyperparameters,
                     "train": best.train,
                     "validation": best.validation,
+                    "replicates": best.replicates,
                 },
                 "test": best.test,
                 "population": self.config.population.size,

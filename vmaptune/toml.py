@@ -10,9 +10,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from vmaptune import config as cfg
+from vmaptune import sections
 from vmaptune.choices import Tree
-from vmaptune.config import RunConfig, resolve
+from vmaptune.config import FROM_PYTHON, RunConfig, resolve
 from vmaptune.errors import ConfigError
 from vmaptune.optimizers import OPTIMIZERS
 from vmaptune.plateau import plateau
@@ -20,6 +20,7 @@ from vmaptune.schedules import SCHEDULES
 from vmaptune.schedules.mixture import warmup_settings
 from vmaptune.selectors import SELECTORS
 from vmaptune.settings import Setting, settings
+from vmaptune.stoppers import STOPPERS
 from vmaptune.tasks import Task, find_task
 
 # Sections that name a row of a table: the key that names it, and the table.
@@ -27,7 +28,10 @@ _ROWS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "optimizer": ("name", OPTIMIZERS),
     "schedule": ("name", SCHEDULES),
     "search": ("method", SELECTORS),
+    "search.stop": ("name", STOPPERS),
 }
+_SEARCHED = ("task", "optimizer", "schedule", "plateau")  # sections in which an axis may stand for a number
+_ALWAYS = {"search": ("replicates", "aggregate", "stop", "budget")}  # what is kept when another row is named
 
 
 def default_tree() -> Tree:
@@ -60,14 +64,29 @@ def load_config(
     Raises:
         ConfigError: The first thing found wrong.
     """
+    return resolve(load_tree(path, assignments, seed=seed), source=str(path or "default config"))
+
+
+def load_tree(path: str | Path | None = None, assignments: Iterable[str] = (), *, seed: int | None = None) -> Tree:
+    """Reads a config file (or the embedded default), with `--set` assignments applied, and resolves nothing yet.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
     tree = override(default_tree() if path is None else read_toml(path), assignments)
-    if seed is not None:
-        tree = tree | {"seed": seed}
+    tree = tree if seed is None else tree | {"seed": seed}
     section = tree.get("task")
-    if path is not None and isinstance(section, dict) and ".py:" in str(section.get("name", "")):
-        file, _, function = section["name"].rpartition(":")  # a task's file is named from where its config lies
-        tree = tree | {"task": section | {"name": f"{(Path(path).parent / file).resolve()}:{function}"}}
-    return resolve(tree, source=str(path or "default config"))
+    if path is not None and isinstance(section, Mapping) and "name" in section:
+        tree = tree | {"task": dict(section) | {"name": _located(section["name"], Path(path).parent)}}
+    return tree
+
+
+def _located(name: Any, folder: Path) -> Any:
+    """A task's file is named from where its config lies."""
+    if isinstance(name, Mapping) and isinstance(name.get("choices"), list):
+        return dict(name) | {"choices": [_located(choice, folder) for choice in name["choices"]]}
+    file, _, function = str(name).rpartition(":")
+    return f"{(folder / file).resolve()}:{function}" if isinstance(name, str) and file.endswith(".py") else name
 
 
 def override(tree: Tree, assignments: Iterable[str]) -> Tree:
@@ -108,13 +127,13 @@ def _merge(section: str, old: Any, given: Any) -> Any:
     """Lays given keys over a section; an axis is replaced whole, a nested table key by key."""
     if not isinstance(old, dict) or not isinstance(given, dict):
         return given
-    key, rows = _ROWS.get(section.partition(".")[0], ("name", {}))
-    if key in given and given[key] != old.get(key):
+    key, rows = _ROWS.get(section) or _ROWS.get(section.partition(".")[0], ("name", {}))
+    if key in given and given[key] != old.get(key) and not _is_axis(given[key]):
         row = rows.get(given[key]) if isinstance(given[key], str) else None
         shared = warmup_settings() | warmup_settings(traced=False) if section.startswith("schedule") else {}
         known = settings(row) if row else shared
         families = given[key] if isinstance(given[key], list) else ()
-        old = {k: v for k, v in old.items() if k in known or k in families or _is_schedule(v)}
+        old = {k: v for k, v in old.items() if k in known or k in families or k in _ALWAYS.get(section, ()) or _is_schedule(v)}
     merged = dict(old)
     for k, v in given.items():
         merged[k] = v if _is_axis(old.get(k)) else _merge(f"{section}.{k}", old.get(k), v)
@@ -146,18 +165,26 @@ def to_toml(config: RunConfig, task: Task, *, header: str = "") -> str:
     blocks = [_comment(header)] if header else []
     blocks.append(_comment("Seed of everything random in the run.") + f"seed = {config.seed}\n")
     tree = config.tree
-    own_task = config.task.name != cfg.FROM_PYTHON
+    own_task = config.task.name != FROM_PYTHON
     task_settings = (settings(find_task(config.task.name)) if own_task else {}) | settings(task.loss)
     task_about = _summary(find_task(config.task.name)) if own_task else "A task that was passed to vmaptune.tune()."
     known = {
         "task": (task_about, task_settings),
-        "batch": (_summary(cfg.Batch), settings(cfg.Batch)),
+        "data": (_summary(sections.Data), settings(sections.Data)),
+        "batch": (_summary(sections.Batch), settings(sections.Batch)),
         "optimizer": _row(OPTIMIZERS, config.optimizer.name),
         "plateau": (_summary(plateau), settings(plateau)),
-        "population": (_summary(cfg.PopulationSize), settings(cfg.PopulationSize)),
-        "search": _row(SELECTORS, config.search.name),
-        "checkpoint": (_summary(cfg.Checkpoint), settings(cfg.Checkpoint)),
-        "plan": (_summary(cfg.Layout), settings(cfg.Layout)),
+        "population": (_summary(sections.PopulationSize), settings(sections.PopulationSize)),
+        "fitness": (_summary(sections.Fitness), settings(sections.Fitness)),
+        "fitness.lookahead": (_summary(sections.Lookahead), settings(sections.Lookahead)),
+        "search": (
+            _row(SELECTORS, config.search.name)[0],
+            settings(SELECTORS[config.search.name]) | settings(sections.Repeats),
+        ),
+        "search.stop": _row(STOPPERS, config.stop.name),
+        "search.budget": (_summary(sections.Budget), settings(sections.Budget)),
+        "checkpoint": (_summary(sections.Checkpoint), settings(sections.Checkpoint)),
+        "plan": (_summary(sections.Layout), settings(sections.Layout)),
     }
     for section, table in tree.items():
         if section == "seed":
@@ -168,7 +195,9 @@ def to_toml(config: RunConfig, task: Task, *, header: str = "") -> str:
             for target, sub in nested.items():
                 blocks += _schedule_sections(f"schedule.{target}", sub)
         else:
-            blocks.append(_section(section, table, *known[section]))
+            below = {f"{section}.{k}": v for k, v in table.items() if f"{section}.{k}" in known}
+            blocks.append(_section(section, {k: v for k, v in table.items() if f"{section}.{k}" not in below}, *known[section]))
+            blocks += [_section(name, sub, *known[name]) for name, sub in below.items()]
     return "\n".join(blocks)
 
 
@@ -196,7 +225,7 @@ def _section(name: str, table: Mapping[str, Any], about: str, known: Mapping[str
             lines.append(_comment(about))
         else:
             setting = known[key]
-            kind = f"{setting.type_name}{', or an axis' if setting.traced and name != 'search' else ''}"
+            kind = f"{setting.type_name}{', or an axis' if setting.traced and name.partition('.')[0] in _SEARCHED else ''}"
             lines.append(_comment(f"{setting.help} ({kind})"))
         lines.append(f"{key} = {_value(value)}\n")
     return "".join(lines)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vmaptune.anneal import Shape, anneal
 from vmaptune.data.batching import batch_indices
 from vmaptune.data.splits import Part
 from vmaptune.distributed import put
@@ -26,12 +27,15 @@ from vmaptune.plan import Plan, make_plan, spread
 from vmaptune.plateau import SCALE
 from vmaptune.population import Member, Status, Stream, root_key, source, stream_key
 from vmaptune.programs import Program
-from vmaptune.recipe import LEARNING_RATE, Recipe, make_recipe, under
+from vmaptune.recipe import LEARNING_RATE, Recipe, Values, make_recipe, under
 from vmaptune.schedules import Schedule
+from vmaptune.settings import settings
 from vmaptune.space import Space
 from vmaptune.tasks import Metrics, Task, is_convolutional, measured
 
 Order = Literal["shared", "independent"]
+EVALUATION_BATCH = 4096  # examples measured at a time: bounds memory, and says in which order means are summed
+Shaped = Callable[[Values, jax.Array], dict[str, jax.Array]]
 
 
 class Inputs(NamedTuple):
@@ -60,6 +64,55 @@ def segment_of(
     recipe: Recipe, *, steps: int, batch_size: int, order: Order, plan: Plan, replicates: int = 0
 ) -> Callable[[Inputs, jax.Array, Member], tuple[Member, Metrics]]:
     """The training of a whole population for K steps, as a function to be compiled: see `make_segment`."""
+    steps_from = _steps_of(
+        recipe, recipe.shaped, steps=steps, batch_size=batch_size, order=order, plan=plan, replicates=replicates
+    )
+
+    def segment(inputs: Inputs, generation: jax.Array, population: Member) -> tuple[Member, Metrics]:
+        return steps_from(inputs, generation * steps, population)
+
+    return segment
+
+
+def lookahead_of(
+    recipe: Recipe, *, steps: int, shape: Shape, after: int, batch_size: int, order: Order, plan: Plan, replicates: int = 0
+) -> Callable[[Inputs, jax.Array, Member], Member]:
+    """A look at where training would end: members trained for K steps in which their learning rates fall to zero.
+
+    Every other hyperparameter stays as it is at the moment. The batches are those that the next segment begins with.
+
+    Args:
+        recipe: How members are trained.
+        steps: K.
+        shape: How the learning rates fall.
+        after: Steps of the segment that it follows.
+        batch_size: Examples a step.
+        order: See `make_segment`.
+        plan: Layout.
+        replicates: See `population.source`.
+
+    References:
+        Against the greed of population-based training; compare Dalibard & Jaderberg, Faster Improvement Rate Population
+        Based Training, https://arxiv.org/abs/2109.13800
+    """
+
+    def falling(values: Values, step: jax.Array) -> dict[str, jax.Array]:
+        now = recipe.shaped(values, step[0])
+        rate = now.get(LEARNING_RATE, settings(recipe.optimizer)[LEARNING_RATE.partition(".")[2]].default)
+        return now | {LEARNING_RATE: rate * anneal((steps - jnp.arange(steps)) / steps, shape)}
+
+    steps_from = _steps_of(recipe, falling, steps=steps, batch_size=batch_size, order=order, plan=plan, replicates=replicates)
+
+    def look(inputs: Inputs, generation: jax.Array, population: Member) -> Member:
+        return steps_from(inputs, (generation + 1) * after, population)[0]
+
+    return look
+
+
+def _steps_of(
+    recipe: Recipe, shaped: Shaped, *, steps: int, batch_size: int, order: Order, plan: Plan, replicates: int
+) -> Callable[[Inputs, jax.Array, Member], tuple[Member, Metrics]]:
+    """K training steps of a whole population from a given step of the shared order on."""
     examples = _examples(recipe.task, batch_size)
     indices = partial(batch_indices, steps=steps, batch_size=batch_size, examples=examples)
     task = recipe.task._replace(loss=_lowered(recipe.task.loss, plan))
@@ -70,13 +123,14 @@ def segment_of(
         if order == "independent":
             batches = indices(stream_key(inputs.root, Stream.BATCH, source(member.trial, replicates)), member.step)
         key = stream_key(inputs.root, Stream.STEP, source(member.trial, replicates))
-        return _train_member(recipe._replace(task=task), inputs, values, batches, member, key, plan.unroll)
+        settings_at = shaped(values, member.step + jnp.arange(steps, dtype=jnp.int32))
+        return _train_member(recipe._replace(task=task), inputs, settings_at, batches, member, key, plan.unroll)
 
-    def segment(inputs: Inputs, generation: jax.Array, population: Member) -> tuple[Member, Metrics]:
-        batches = indices(stream_key(inputs.root, Stream.BATCH), generation * steps)
+    def run(inputs: Inputs, start: jax.Array, population: Member) -> tuple[Member, Metrics]:
+        batches = indices(stream_key(inputs.root, Stream.BATCH), start)
         return spread(train, plan, (inputs, batches), population)
 
-    return segment
+    return run
 
 
 def _examples(task: Task, batch_size: int) -> int:
@@ -204,7 +258,7 @@ def make_segment(
 
 
 def make_evaluate(
-    task: Task, *, split: Part = "validation", batch_size: int = 4096, plan: Plan | None = None
+    task: Task, *, split: Part = "validation", batch_size: int = EVALUATION_BATCH, plan: Plan | None = None
 ) -> Callable[[Member], Metrics]:
     """Compiles the evaluation of a whole population on one split.
 
@@ -241,22 +295,20 @@ def _lowered(loss: Any, plan: Plan) -> Any:
 def _train_member(
     recipe: Recipe,
     inputs: Inputs,
-    values: Mapping[str, jax.Array],
+    shaped: Mapping[str, jax.Array],
     batches: jax.Array,
     member: Member,
     key: jax.Array,
     unroll: int,
 ) -> tuple[Member, Metrics]:
-    """Trains one member on the batches i32[K, B], with draws from its key; scans over them."""
+    """Trains one member on the batches i32[K, B] with settings f32[] or f32[K] and draws from its key; scans over them."""
     loss_and_grad = jax.value_and_grad(recipe.task.loss, has_aux=True)
     loss_settings, optimizer_settings = recipe.passed("task"), recipe.passed("optimizer")
-    steps = member.step + jnp.arange(len(batches), dtype=jnp.int32)
-    shaped = recipe.shaped(values, steps)
     moving = {name: value for name, value in shaped.items() if value.ndim}  # for all steps at once: cheap, and vectorised
 
     def step(member: Member, at: tuple[jax.Array, dict[str, jax.Array]]) -> tuple[Member, Metrics]:
         rows, moved = at
-        now = shaped | moved
+        now = {**shaped, **moved}
         batch = jax.tree.map(lambda leaf: leaf[rows], inputs.train)
         draw = jax.random.fold_in(key, member.step)
         (loss, (model_state, metrics)), gradient = loss_and_grad(

@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vmaptune.anneal import anneal
 from vmaptune.config import RunConfig
 from vmaptune.plateau import SCALE
 from vmaptune.programs import Program
-from vmaptune.recipe import Recipe
+from vmaptune.recipe import LEARNING_RATE, Recipe
 from vmaptune.store.checkpoints import flatten
 from vmaptune.store.folder import RunFolder, write_text
 from vmaptune.store.reading import Ancestor
@@ -55,27 +56,37 @@ def write_winner(
         header: Comment at the top of hyperparameters.toml.
     """
     write_text(folder.best / "hyperparameters.toml", to_toml(config.with_values(values), task, header=header))
-    write_text(folder.best / "schedule.csv", schedule_csv(config.recipe(task), lineage, config.population.segment_steps))
+    write_text(folder.best / "schedule.csv", schedule_csv(config, config.recipe(task), lineage))
     write_weights(folder, params, model_state)
 
 
-def schedule_csv(recipe: Recipe, lineage: Sequence[Ancestor], segment_steps: int) -> str:
-    """The hyperparameters in force at each step of a lineage.
+def schedule_csv(config: RunConfig, recipe: Recipe, lineage: Sequence[Ancestor]) -> str:
+    """The hyperparameters in force at each step of a lineage, and of the look-ahead that it was judged by, if any.
 
     Columns: step, trial, then every traced setting of the optimizer and the loss, with schedules applied.
     """
-    steps = np.concatenate([np.arange(a.step - segment_steps, a.step) for a in lineage]).astype(np.int32)
-    trials = np.repeat([a.trial for a in lineage], segment_steps)
+    length, ahead = config.population.segment_steps, config.lookahead
+    steps = np.concatenate([np.arange(a.step - length, a.step) for a in lineage]).astype(np.int32)
+    whose = np.repeat(np.arange(len(lineage)), length)
+    fall = np.ones(len(steps), np.float32)
+    if ahead.steps:
+        numbers = lineage[-1].step + np.arange(ahead.steps, dtype=np.int32)
+        steps, whose = np.concatenate([steps, numbers]), np.append(whose, [len(lineage) - 1] * ahead.steps)
+        remaining = (ahead.steps - np.arange(ahead.steps)) / ahead.steps
+        fall = np.append(fall, np.asarray(anneal(jnp.asarray(remaining, jnp.float32), ahead.shape)))
     space = recipe.space
     values: dict[str, Any] = {name: np.full(len(steps), value, np.float32) for name, value in space.constants.items()}
     for name in [*space.axes, *([SCALE] if recipe.on_plateau else [])]:
-        values[name] = np.repeat(np.array([a.values[name] for a in lineage], np.float32), segment_steps)
-    shaped = jax.device_get(Program("schedule", jax.vmap(recipe.shaped))(values, jnp.asarray(steps)))
+        values[name] = np.array([a.values[name] for a in lineage], np.float32)[whose]
+    held = np.minimum(steps, lineage[-1].step)  # a look ahead leaves all else as it was when it began
+    shaped = jax.device_get(Program("schedule", jax.vmap(recipe.shaped))(values, jnp.asarray(held)))
+    if ahead.steps:
+        shaped[LEARNING_RATE] = shaped[LEARNING_RATE] * fall
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["step", "trial", *shaped])
     for i in range(len(steps)):
-        writer.writerow([steps[i], trials[i], *(_decimal(column[i]) for column in shaped.values())])
+        writer.writerow([steps[i], lineage[whose[i]].trial, *(_decimal(column[i]) for column in shaped.values())])
     return text.getvalue()
 
 

@@ -12,6 +12,7 @@ from vmaptune.optimizers import OPTIMIZERS
 from vmaptune.schedules import SCHEDULES
 from vmaptune.selectors import SELECTORS
 from vmaptune.settings import settings
+from vmaptune.stoppers import STOPPERS
 from vmaptune.tasks import TASKS
 
 TABLES: dict[str, dict[str, Callable[..., Any]]] = {
@@ -19,6 +20,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "schedules": dict(SCHEDULES),
     "tasks": dict(TASKS),
     "selectors": dict(SELECTORS),
+    "stoppers": dict(STOPPERS),
 }
 
 
@@ -42,7 +44,7 @@ def _entry(table: str, name: str, function: Callable[..., Any]) -> dict[str, Any
                 "name": s.name,
                 "type": s.type_name,
                 "default": None if s.required else _plain(s.default),
-                "axis": s.traced and table != "selectors",
+                "axis": s.traced and table not in ("selectors", "stoppers"),
                 "meaning": s.help,
             }
             for s in known.values()

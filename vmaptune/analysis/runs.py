@@ -38,19 +38,31 @@ def _line(folder: RunFolder) -> dict[str, Any]:
         "generations": run["generations"],
         "population": run["size"],
         "metric": run["metric"],
-        "validation": best and best[f"validation.{run['metric']}"],
+        "validation": best and best[f"{judgement(run)}.{run['metric']}"],
         "test": ((run["result"] or {}).get("test") or {}).get(run["metric"]),
     }
 
 
 def best_record(folder: RunFolder, run: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of the best member so far: finished before unfinished, then fitness, then the lower validation loss."""
-    population = run["config"]["population"]
+    """The record of the member that a finished run chose; of a running one, of the best so far.
+
+    That is: finished before unfinished, then fitness, then the lower loss. Replicates are judged together only by the run.
+    """
+    population, chosen = run["config"]["population"], (run["result"] or {}).get("best")
     horizon = population["segment_steps"] * population["generations"]
-    order = 'step >= ? DESC, fitness DESC, "validation.loss" IS NULL, "validation.loss", generation ASC, slot ASC'
+    loss = f'"{judgement(run)}.loss"'
     with closing(connect(folder.history)) as db:
+        if chosen and run["status"] == "finished":
+            where, values = "trial = ? AND generation = ?", (chosen["trial"], chosen["generation"])
+            return dict(db.execute(f"SELECT * FROM record WHERE {where}", values).fetchone())
+        order = f"step >= ? DESC, fitness DESC, {loss} IS NULL, {loss}, generation ASC, slot ASC"
         row = db.execute(f"SELECT * FROM record WHERE fitness IS NOT NULL ORDER BY {order} LIMIT 1", (horizon,)).fetchone()
     return dict(row) if row else None
+
+
+def judgement(run: dict[str, Any]) -> str:
+    """What the columns begin with that members are judged by."""
+    return "lookahead" if run["config"].get("fitness", {}).get("lookahead", {}).get("steps") else "validation"
 
 
 def describe_run(path: str | Path) -> dict[str, Any]:
@@ -76,9 +88,10 @@ def describe_run(path: str | Path) -> dict[str, Any]:
 
 
 def _split(row: dict[str, Any]) -> dict[str, Any]:
-    """Sorts a record's columns: plain ones, then train, validation and hyperparameters each in a dict."""
+    """Sorts a record's columns: plain ones, then train, validation, look-ahead and hyperparameters each in a dict."""
     plain = {k: v for k, v in row.items() if "." not in k}
     parts: dict[str, dict[str, Any]] = {"train": {}, "validation": {}, "hyperparameters": {}}
+    parts |= {"lookahead": {}} if any(name.startswith("lookahead.") for name in row) else {}
     for name, value in row.items():
         room, dot, rest = name.partition(".")
         if dot:

@@ -30,13 +30,21 @@ def command(config: str | None, assignments: tuple[str, ...], timed: bool, as_js
     """
     from vmaptune.analysis.footprint import footprint
     from vmaptune.cache import use_compilation_cache
+    from vmaptune.cli.cohorts import check_cohorts
     from vmaptune.cli.output import print_json, print_table
+    from vmaptune.cohorts import load_cohorts
+    from vmaptune.config import resolve
     from vmaptune.plan import prepare_backend
-    from vmaptune.toml import load_config, to_toml
+    from vmaptune.toml import to_toml
 
     prepare_backend()
     use_compilation_cache()
-    resolved, task = load_config(config, assignments)
+    source = str(config or "default config")
+    tree, cohorts = load_cohorts(config, assignments)
+    if len(cohorts) > 1:
+        check_cohorts(tree, cohorts, source, timed=timed, as_json=as_json)
+        return
+    resolved, task = resolve(cohorts[0].tree, source=source)
     size = footprint(resolved, task, timed=timed)
     if as_json:
         print_json({"id": resolved.run_id, "config": resolved.tree, **size})

@@ -6,7 +6,7 @@ import click
 
 from vmaptune.cli import options
 
-_TABLES = ("optimizers", "schedules", "tasks", "selectors")
+_TABLES = ("optimizers", "schedules", "tasks", "selectors", "stoppers")
 
 
 @click.command("list")

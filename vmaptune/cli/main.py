@@ -11,7 +11,22 @@ import click
 from vmaptune import __version__
 from vmaptune.errors import VmaptuneError
 
-_COMMANDS = ("run", "resume", "init", "check", "list", "runs", "show", "schedules", "lr-range", "bench")
+_COMMANDS = (
+    "run",
+    "resume",
+    "init",
+    "check",
+    "list",
+    "runs",
+    "show",
+    "replay",
+    "verify",
+    "schedules",
+    "lr-range",
+    "compare",
+    "refine",
+    "bench",
+)
 
 
 class _Commands(click.Group):

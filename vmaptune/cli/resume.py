@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from vmaptune.cli import options
@@ -17,7 +19,8 @@ def command(run: str, assignments: tuple[str, ...], distributed: bool | None, qu
     """Go on with a run that was stopped or killed.
 
     RUN is its folder. It ends with the same population, history and winner as if it had never stopped (same device, same
-    version). A finished run only prints its result again. Only [plan] and [checkpoint] may be set anew.
+    version). A finished run only prints its result again. Only [plan] and [checkpoint] may be set anew. The folder of
+    cohorts is gone on with as a whole.
 
     \b
     vmaptune resume runs/digits-20260101-120000
@@ -26,5 +29,6 @@ def command(run: str, assignments: tuple[str, ...], distributed: bool | None, qu
     from vmaptune.cli.run import execute
     from vmaptune.store.folder import RunFolder
 
-    folder = RunFolder(run).require_run()
-    execute(str(folder.config), assignments, out=run, resume=True, distributed=distributed, quiet=quiet, as_json=as_json)
+    cohorts = Path(run) / "cohorts.toml"
+    config = cohorts if cohorts.is_file() else RunFolder(run).require_run().config
+    execute(str(config), assignments, out=run, resume=True, distributed=distributed, quiet=quiet, as_json=as_json)

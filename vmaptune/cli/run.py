@@ -43,7 +43,8 @@ def command(
     """Train and evolve a population.
 
     CONFIG is a TOML file (`vmaptune init` writes one); without it, the embedded default: 64 small networks on handwritten
-    digits. A run can be stopped at any moment and resumed.
+    digits. A run can be stopped at any moment and resumed. Choices on a static setting, such as
+    optimizer.name = { choices = ["sgd", "adamw"] }, open cohorts: a run for each, of which the better go on.
 
     \b
     vmaptune run
@@ -76,17 +77,24 @@ def execute(
     """Runs or resumes, shows progress, prints the result, and exits as a shell expects."""
     with Signals() as signals:
         begun = time.perf_counter()
+        from vmaptune.cli.cohorts import run_cohorts
         from vmaptune.cli.progress import Progress
+        from vmaptune.cohorts import load_cohorts
+        from vmaptune.config import resolve
         from vmaptune.distributed import alone, is_main, start, together
         from vmaptune.loop import tune
         from vmaptune.plan import prepare_backend
         from vmaptune.store.folder import find_run
-        from vmaptune.toml import load_config
 
         start(distributed)
         prepare_backend()
         imported = time.perf_counter() - begun
-        resolved, task = together(lambda: load_config(config, assignments, seed=seed))
+        source = str(config or "default config")
+        tree, cohorts = together(lambda: load_cohorts(config, assignments, seed=seed))
+        if len(cohorts) > 1:
+            run_cohorts(tree, source, signals, out=out, resume=resume, quiet=quiet, as_json=as_json)
+            return
+        resolved, task = together(lambda: resolve(cohorts[0].tree, source=source))
         loaded = time.perf_counter() - begun - imported
         if resume and out is None and (found := find_run("runs", resolved.run_id)):
             out = str(found.path)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vmaptune.population import Offspring, Status
+from vmaptune.population import Member, Offspring, Status
+from vmaptune.proposers import Proposer
 from vmaptune.space import Space
 
 
@@ -20,7 +21,9 @@ class View(NamedTuple):
         step: i32[N], steps trained.
         trial: i32[N], number of the trial in each slot.
         status: i32[N], a `Status`.
-        done: bool[N], the trial has reached its horizon.
+        done: bool[N], the trial has ended: it has reached its horizon, or was stopped before.
+        age: i32[N], generations trained, its parents' included: step / segment_steps.
+        progress: f32[N], step / horizon.
     """
 
     genotype: jax.Array
@@ -28,6 +31,22 @@ class View(NamedTuple):
     trial: jax.Array
     status: jax.Array
     done: jax.Array
+    age: jax.Array
+    progress: jax.Array
+
+    @classmethod
+    def of(cls, population: Member, *, horizon: int, segment_steps: int) -> View:
+        """What a selector sees of a population.
+
+        Args:
+            population: N members.
+            horizon: Steps of a full trial.
+            segment_steps: Steps of a generation.
+        """
+        step = population.step
+        progress = step.astype(jnp.float32) / horizon
+        known = population.genotype, step, population.trial, population.status
+        return cls(*known, done=step >= horizon, age=step // segment_steps, progress=progress)
 
 
 class Selector(NamedTuple):
@@ -38,18 +57,20 @@ class Selector(NamedTuple):
         update: `(key, state, view, fitness f32[N]) -> (state, Offspring)`; higher fitness is better. It keeps to these
             rules: parents are in [-1, N); genotypes are in [0, 1]; a survivor's genotype is unchanged, bit for bit; a
             failed member (see `failed`) is no parent while a sound one exists; the best sound member survives, unless it has
-            finished.
-        pure: True if `update` is traceable, so that it runs inside `jit`, `scan` and `vmap`.
+            finished. It is traceable: it runs inside `jit`, `scan` and `vmap`.
+        proposer: Where the genotypes of those born afresh come from, on the host; None: from `update` itself.
+        trials: Trials in all, after which slots stay empty; 0: as many as the run has time for.
     """
 
     init: Callable[[jax.Array, Space, int], Any]
     update: Callable[[jax.Array, Any, View, jax.Array], tuple[Any, Offspring]]
-    pure: bool
+    proposer: Proposer | None = None
+    trials: int = 0
 
 
 def failed(view: View, fitness: jax.Array) -> jax.Array:
-    """bool[N]: members that diverged, or whose fitness is NaN or infinite. They rank behind all others."""
-    return (view.status != Status.OK) | ~jnp.isfinite(fitness)
+    """bool[N]: members that diverged, or whose fitness is NaN or infinite, and empty slots. They rank behind all others."""
+    return (view.status != Status.OK) | ~jnp.isfinite(fitness) | (view.trial < 0)
 
 
 def ranking(view: View, fitness: jax.Array) -> jax.Array:

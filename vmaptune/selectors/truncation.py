@@ -10,15 +10,16 @@ import jax.numpy as jnp
 import msgspec
 
 from vmaptune.population import Offspring
-from vmaptune.selectors.contract import Selector, View, failed, ranking
-from vmaptune.selectors.explore import perturb, shares
-from vmaptune.settings import Fraction
+from vmaptune.selectors.contract import Selector, View
+from vmaptune.selectors.explore import Explore, explorer, scales
+from vmaptune.selectors.readiness import Readiness, Standing, last_change, offspring, one_of_the_best, readiness, sharing
 from vmaptune.space import Space
 
 Quantile = Annotated[float, msgspec.Meta(ge=0, le=0.5)]
 
 
-def truncation(*, quantile: Quantile = 0.25, sigma: Fraction = 0.1, resample: Fraction = 0.25) -> Selector:
+@sharing(readiness, explorer)
+def truncation(ready: Readiness, exploring: Explore, *, quantile: Quantile = 0.25) -> Selector:
     """Population-based training: each of the worst members becomes a copy of one of the best, with perturbed settings.
 
     The worst and the best are `ceil(quantile N)` members each, at most half. A parent is drawn uniformly from the best,
@@ -27,38 +28,39 @@ def truncation(*, quantile: Quantile = 0.25, sigma: Fraction = 0.1, resample: Fr
     its parent's genotype, perturbed on each axis's own scale, never outside the bounds.
 
     Args:
+        ready: When a member may be replaced.
+        exploring: How a copied member explores.
         quantile: Share of the population replaced, and share that may be copied.
-        sigma: Standard deviation of a perturbation, as a fraction of the axis (0.1 of a log axis over three decades is a
-            factor of 2).
-        resample: Probability, per setting, of a fresh uniform draw instead of a perturbation.
 
     References:
         Jaderberg et al., Population Based Training of Neural Networks, https://arxiv.org/abs/1711.09846
     """
 
     def init(key: jax.Array, space: Space, n: int) -> Any:
-        del key, n
-        return shares(space)
+        del key
+        return jnp.zeros(n, jnp.int32), scales(space)
 
     def update(key: jax.Array, state: Any, view: View, fitness: jax.Array) -> tuple[Any, Offspring]:
-        n = fitness.shape[0]
-        cut = min(math.ceil(n * quantile), n // 2)
-        parent_key, explore_key = jax.random.split(key)
-        slots = jnp.arange(n, dtype=jnp.int32)
-        bad = failed(view, fitness)
-        order = ranking(view, fitness)
-        rank = jnp.zeros(n, jnp.int32).at[order].set(slots)
+        changed, axes = state
+        parent_key, explore_key, birth_key = jax.random.split(key, 3)
+        now = ready.standing(changed, view, fitness)
+        parent = truncate(parent_key, now, quantile)
+        child = exploring(explore_key, axes, view.genotype, parent, now)
+        order = offspring(birth_key, view, now, parent, child)
+        return (last_change(changed, view, order.parent), axes), order
 
-        sound = jnp.sum(~bad)
-        best = jnp.clip(jnp.minimum(max(cut, 1), sound), 1)  # how many may be parents
-        parent = order[jax.random.randint(parent_key, (n,), 0, best)].astype(jnp.int32)
-        beaten = (rank >= n - cut) & (fitness < fitness[parent])
-        parent = jnp.where(bad | beaten, parent, slots)
-        parent = jnp.where(sound == 0, -1, parent)
+    return Selector(init, update)
 
-        child = perturb(explore_key, view.genotype[parent], state, sigma=sigma, resample=resample)
-        anew = jax.random.uniform(explore_key, view.genotype.shape)
-        genotype = jnp.where((parent == slots)[:, None], view.genotype, jnp.where((parent < 0)[:, None], anew, child))
-        return state, Offspring(parent, genotype)
 
-    return Selector(init, update, pure=True)
+def cut_of(quantile: float, n: int) -> int:
+    """How many of n members are the worst, and how many the best."""
+    return min(math.ceil(n * quantile), n // 2)
+
+
+def truncate(key: jax.Array, now: Standing, quantile: float) -> jax.Array:
+    """i32[N]: a parent out of the best for each of the worst whose place is open, and for all that failed; else own slot."""
+    n = len(now.rank)
+    cut = cut_of(quantile, n)
+    parent = one_of_the_best(key, now, max(cut, 1))
+    beaten = (now.rank >= n - cut) & now.open & (now.score < now.score[parent])
+    return jnp.where(now.failed | beaten, parent, jnp.arange(n, dtype=jnp.int32))

@@ -6,7 +6,7 @@ dotted paths, so a checkpoint can be read without this package, and resumed on o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,15 +61,16 @@ class Checkpoints:
         with self._told("written"):
             self._manager.save(generation, args=self._ocp.args.StandardSave(dict(snapshot)), force=True)
 
-    def restore_newest(self, at_most: int, like: Any) -> tuple[int, Any]:
+    def restore_newest(self, at_most: int, like: Callable[[int], Any]) -> tuple[int, Any]:
         """Reads the newest whole checkpoint back, bit for bit.
 
         Args:
             at_most: The newest generation to consider.
-            like: A state of the same structure and shapes; its values do not matter, its shardings do.
+            like: Makes a state of the structure and shapes that a generation's has; its values do not matter, its shardings
+                do.
 
         Returns:
-            The generation, and the state after it; -1 and `like` itself if there is no checkpoint.
+            The generation, and the state after it; -1 and None if there is no checkpoint.
 
         Raises:
             StoreError: There are checkpoints, but not one of them can be read.
@@ -79,13 +80,13 @@ class Checkpoints:
         problem: Exception | None = None
         for step in steps:
             try:
-                return step, self._restore(step, like)
+                return step, self._restore(step, like(step))
             except Exception as error:
                 problem = error
         if problem is not None:
             first = str(problem).partition("\n")[0]
             raise StoreError(f"{self._folder}: none of the checkpoints {steps} can be read: {first}") from problem
-        return -1, like
+        return -1, None
 
     def _restore(self, generation: int, like: Any) -> Any:
         template = flatten(like)

@@ -143,7 +143,7 @@ class History:
 
     def write(self, record: Record) -> None:
         """Writes a generation's rows in one transaction: its records, the trials it ended and the trials it began."""
-        g, n = record.generation, len(record.trial)
+        g = record.generation
         data = {**record.metrics, **record.hyperparameters}
         fixed = (record.trial, record.step, record.status, record.parent, record.fitness)
         columns = [_values(column) for column in (*fixed, *(data[name] for name in self._columns))]
@@ -151,21 +151,29 @@ class History:
         slots = "?, ?, " + ", ".join("?" * len(columns))
         with self._db:
             if g == 0:
-                first = [(int(t), s, None, "initial", 0) for s, t in enumerate(record.trial)]
+                first = [(int(t), s, None, "initial", 0) for s, t in enumerate(record.trial) if t >= 0]
                 self._db.executemany("INSERT INTO trial (trial, slot, parent, cause, born) VALUES (?, ?, ?, ?, ?)", first)
             self._db.executemany(
-                f"INSERT INTO record VALUES ({slots})", [(g, s, *row) for s, row in enumerate(zip(*columns, strict=True))]
+                f"INSERT INTO record VALUES ({slots})",
+                [(g, s, *row) for s, row in enumerate(zip(*columns, strict=True)) if record.trial[s] >= 0],
             )
-            for s in np.flatnonzero(record.next_trial != record.trial):
-                reason = "diverged" if failed[s] else "refilled" if record.step[s] >= self._horizon else "replaced"
-                self._db.execute("UPDATE trial SET ended = ?, reason = ? WHERE trial = ?", (g, reason, int(record.trial[s])))
+            for s in np.flatnonzero((record.next_trial != record.trial) & (record.trial >= 0)):
                 p = int(record.parent[s])
+                whole, copied = record.step[s] >= self._horizon, p >= 0
+                reason = "diverged" if failed[s] else "completed" if whole else "replaced" if copied else "stopped"
+                self._db.execute("UPDATE trial SET ended = ?, reason = ? WHERE trial = ?", (g, reason, int(record.trial[s])))
+                if reason == "stopped":
+                    detail = {"trial": int(record.trial[s]), "slot": int(s), "step": int(record.step[s])}
+                    self._event("stopped", detail | {"fitness": float(record.fitness[s])}, g)
+                if record.next_trial[s] < 0:
+                    continue
                 parent, cause = (None, "rebirth") if p < 0 else (int(record.trial[p]), "exploit")
                 born = (int(record.next_trial[s]), int(s), parent, cause, g + 1)
                 self._db.execute("INSERT INTO trial (trial, slot, parent, cause, born) VALUES (?, ?, ?, ?, ?)", born)
             for s in np.flatnonzero(failed):
                 self._event("diverged", {"trial": int(record.trial[s]), "slot": int(s), "status": int(record.status[s])}, g)
-            self._event("generation", {"members": n, "failed": int(failed.sum()), "seconds": dict(record.seconds)}, g)
+            members = int((record.trial >= 0).sum())
+            self._event("generation", {"members": members, "failed": int(failed.sum()), "seconds": dict(record.seconds)}, g)
 
     def truncate(self, generation: int) -> None:
         """Drops all that is newer than a generation, so that the run can go on after it (-1: from the very beginning)."""
@@ -199,6 +207,12 @@ class History:
             if status == "finished":
                 last = "(SELECT max(generation) FROM record)"
                 self._db.execute(f"UPDATE trial SET ended = {last}, reason = 'finished' WHERE ended IS NULL")
+
+    def slots(self, generation: int, size: int) -> int:
+        """How many slots there were after a generation: `size`, unless the run went on with fewer."""
+        query = "SELECT detail FROM event WHERE kind = 'narrowed' AND generation <= ? ORDER BY id DESC LIMIT 1"
+        row = self._db.execute(query, (generation,)).fetchone()
+        return int(json.loads(row["detail"])["slots"]) if row else size
 
     def last_checkpoint(self) -> int:
         """The newest generation whose checkpoint was seen whole, or -1."""

@@ -15,13 +15,13 @@ class Record:
 
     Attributes:
         generation: Number of the generation, from 0.
-        trial: i32[N], the trial in each slot while the generation trained.
+        trial: i32[N], the trial in each slot while the generation trained; -1: none, the slot was empty.
         step: i32[N], steps each had trained at its end.
         status: i32[N], a `vmaptune.population.Status`.
         fitness: f32[N], higher is better; NaN for a failed member.
         metrics: f32[N] by name: `train.loss`, `validation.accuracy`, ...
         hyperparameters: f32[N] by dotted name, the searched ones, decoded.
-        parent: i32[N], the slot that each slot's next member comes from; own slot: it survives; -1: born anew.
+        parent: i32[N], the slot that each slot's next member comes from; own slot: it survives; -1: born anew; -2: none.
         next_trial: i32[N], the trial in each slot in the next generation.
         seconds: Wall time by part: `train`, of the dispatch that ran it, shared out evenly among its generations.
     """
@@ -40,7 +40,12 @@ class Record:
     @property
     def failed(self) -> np.ndarray:
         """bool[N]: members that diverged or whose metric is not finite."""
-        return ~np.isfinite(self.fitness)
+        return ~np.isfinite(self.fitness) & (self.trial >= 0)
+
+    @property
+    def lost(self) -> bool:
+        """True if all members failed."""
+        return bool((self.failed | (self.trial < 0)).all())
 
 
 class Sink(Protocol):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from vmaptune.studies.comparison import Comparison
     from vmaptune.studies.lr_range import LearningRateRange
     from vmaptune.studies.schedules import ScheduleStudy
 
@@ -77,6 +78,32 @@ def range_figure(found: LearningRateRange) -> str:
         figure.update_yaxes(title_text="loss")
     figure.update_xaxes(title_text="learning rate")
     return _page(figure, "Learning-rate range test")
+
+
+def comparison_figure(found: Comparison) -> str:
+    """What each arm had by when, medians over seeds with their intervals, and where each of its runs ended on test."""
+    from plotly.colors import hex_to_rgb, qualitative
+    from plotly.subplots import make_subplots
+
+    titles = (f"validation {found.metric} by member-steps", "by seconds of training", f"test {found.metric}, a point a run")
+    figure = make_subplots(1, 3, subplot_titles=titles, column_widths=[0.4, 0.4, 0.2])
+    for i, arm in enumerate(found.arms):
+        colour = qualitative.Plotly[i % len(qualitative.Plotly)]
+        for column, (grid, curve) in enumerate(((found.steps, arm.by_steps), (found.seconds, arm.by_seconds)), 1):
+            shared = {"legendgroup": arm.name, "line_color": colour, "line_shape": "hv"}
+            known = [(x, c) for x, c in zip(grid.tolist(), curve, strict=True) if np.isfinite(c).all()]
+            place = {"row": 1, "col": column}
+            x = [x for x, _ in known]
+            figure.add_scatter(x=x, y=[c.value for _, c in known], name=arm.name, showlegend=column == 1, **shared, **place)
+            fill = f"rgba{(*hex_to_rgb(colour), 0.15)}"
+            band = {"line_width": 0, "showlegend": False, "hoverinfo": "skip", **shared, **place}
+            figure.add_scatter(x=x, y=[c.low for _, c in known], mode="lines", **band)
+            figure.add_scatter(x=x, y=[c.high for _, c in known], mode="lines", fill="tonexty", fillcolor=fill, **band)
+        points = {"boxpoints": "all", "pointpos": 0, "jitter": 0.4, "marker_color": colour, "legendgroup": arm.name}
+        figure.add_box(y=_gaps(arm.test), name=arm.name, showlegend=False, row=1, col=3, **points)
+    figure.update_xaxes(title_text="member-steps", row=1, col=1)
+    figure.update_xaxes(title_text="seconds", row=1, col=2)
+    return _page(figure, f"{len(found.arms)} arms, {found.seeds} seeds: medians and their 95 % intervals")
 
 
 def _gaps(values: np.ndarray) -> list[float | None]:

@@ -357,7 +357,7 @@ def _write(study: ScheduleStudy, config: RunConfig, task: Task) -> None:
         where = f"{result.family}: median validation {study.metric} {result.score.value:.4g} over {result.seeds} seeds"
         write_text(folder.path / "families" / f"{result.family}.toml", to_toml(single, task, header=where))
         horizon = single.population.horizon
-        text = schedule_csv(single.recipe(task), [Ancestor(0, 0, 0, horizon, {})], horizon)
+        text = schedule_csv(single, single.recipe(task), [Ancestor(0, 0, 0, horizon, {})])
         write_text(folder.path / "families" / f"{result.family}.csv", text)
         rows = list(csv.DictReader(io.StringIO(text)))
         curves[result.family] = [float(row[LEARNING_RATE]) for row in rows]

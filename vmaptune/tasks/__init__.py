@@ -11,6 +11,7 @@ To ship a task, write a builder and add a row to `TASKS`. A task of your own nee
 from vmaptune.tasks.contract import Loss, Measured, Metrics, Task, check_task, is_convolutional, measured
 from vmaptune.tasks.digits import digits, digits_cnn
 from vmaptune.tasks.finding import TASKS, TaskBuilder, find_task
+from vmaptune.tasks.functions import branin, hartmann6, minimised, rosenbrock
 from vmaptune.tasks.linear_regression import expected_loss, linear_regression
 from vmaptune.tasks.supervised import classification, regression
 
@@ -21,14 +22,18 @@ __all__ = [
     "Metrics",
     "Task",
     "TaskBuilder",
+    "branin",
     "check_task",
     "classification",
     "digits",
     "digits_cnn",
     "expected_loss",
     "find_task",
+    "hartmann6",
     "is_convolutional",
     "linear_regression",
     "measured",
+    "minimised",
     "regression",
+    "rosenbrock",
 ]

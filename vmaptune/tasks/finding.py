@@ -13,6 +13,7 @@ from typing import Any
 from vmaptune.errors import ConfigError, did_you_mean
 from vmaptune.tasks.contract import Task
 from vmaptune.tasks.digits import digits, digits_cnn
+from vmaptune.tasks.functions import branin, hartmann6, rosenbrock
 from vmaptune.tasks.linear_regression import linear_regression
 
 TaskBuilder = Callable[..., Task]
@@ -21,6 +22,9 @@ TASKS: dict[str, TaskBuilder] = {
     "digits": digits,
     "digits_cnn": digits_cnn,
     "linear_regression": linear_regression,
+    "branin": branin,
+    "hartmann6": hartmann6,
+    "rosenbrock": rosenbrock,
 }
 
 
