@@ -1,6 +1,7 @@
 """Kills real runs with SIGKILL at random moments, resumes them, and compares them with a run that was never interrupted.
 
     python scripts/kill_test.py --kills 50
+    python scripts/kill_test.py --kills 10 --set search.method=tpe --set search.trials=60 --set search.stop=asha
 
 A run is started, killed after a random time, resumed, killed again, until it finishes; then the next one is begun, until K
 kills have been made. Every finished run must equal the reference bit for bit: all rows of the history but times, the last
@@ -51,9 +52,13 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "vmaptune", *arguments, "--quiet", "--json"]
 
 
+SET: list[str] = []  # assignments given on the command line
+
+
 def start(folder: Path) -> subprocess.Popen[bytes]:
     """Begins the run in `folder / "run"`, or goes on with it."""
-    arguments = ("run", str(folder.parent / "config.toml"), "--out", "run", "--resume")
+    assignments = [part for assignment in SET for part in ("--set", assignment)]
+    arguments = ("run", str(folder.parent / "config.toml"), "--out", "run", "--resume", *assignments)
     return subprocess.Popen(command(*arguments), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -98,7 +103,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10, help="how many kills to make (default 10)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default 0)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting of the run")
     options = parser.parse_args()
+    SET.extend(options.set)
     moments = random.Random(options.seed)
 
     with tempfile.TemporaryDirectory(prefix="vmaptune-kill-") as root_name:

@@ -47,6 +47,7 @@ ORDER = [
     "cache",
     "planner",
     "store",
+    "spread",
     "winner",
     "result",
     "generation",

@@ -208,7 +208,8 @@ def test_check_prints_the_same_config_complete(here):
     resolved, _ = load_config(here)
     assert tomllib.loads(result.stdout) == resolved.tree
     assert load_config("again.toml")[0] == resolved
-    assert f"# {MEMBERS * STEPS * GENERATIONS:,} member-steps: {MEMBERS} members x {STEPS * GENERATIONS} steps" in result.stdout
+    most = f"at most {MEMBERS * STEPS * GENERATIONS:,} member-steps: {MEMBERS} trials of {STEPS * GENERATIONS} steps"
+    assert f"# {most}, {MEMBERS} at a time\n" in result.stdout
 
 
 def test_check_trains_nothing_and_leaves_nothing(here):
@@ -222,7 +223,17 @@ def test_check_json_holds_the_config_and_its_size(here):
     result = call("check", here, "--json", "--set", "optimizer.b1=0.5")
     facts = json.loads(result.stdout)
     assert (result.exit_code, result.stderr) == (0, "")
-    sizes = {"axes", "parameters_per_member", "population_bytes", "data_bytes", "examples", "member_steps", "horizon", "plan"}
+    sizes = {
+        "axes",
+        "parameters_per_member",
+        "population_bytes",
+        "data_bytes",
+        "examples",
+        "member_steps",
+        "trials",
+        "horizon",
+        "plan",
+    }
     assert set(facts) == {"id", "config"} | sizes
     assert facts["config"]["optimizer"]["b1"] == 0.5
     assert facts["config"]["optimizer"]["clip_norm"] == "inf"
@@ -350,7 +361,7 @@ def test_run_json_is_one_object(finished_json):
     assert set(facts["best"]["validation"]) == set(facts["test"]) == {"accuracy", "loss"}
     assert (facts["population"], facts["generations"]) == (MEMBERS, GENERATIONS)
     assert facts["member_steps"] == MEMBERS * STEPS * GENERATIONS
-    parts = {"import", "data", "compile", "plan", "train", "store", "first_step", "total"}
+    parts = {"import", "data", "compile", "plan", "train", "propose", "store", "first_step", "total"}
     assert set(facts["seconds"]) == parts
     assert all(0 <= facts["seconds"][part] <= facts["seconds"]["total"] for part in parts)
 
@@ -522,7 +533,10 @@ def test_run_resume_goes_on_with_the_newest_unfinished_run_of_the_config(here, f
         (["small.toml", "--set", "optimizer.name=[1]"], "optimizer.name"),
         (["rows.toml"], "optimizer.name"),
         (["small.toml", "--set", "search.method={}"], "search.method"),
-        (["small.toml", "--set", "search.method=grid"], "search.method: there is no search method 'grid'"),
+        (
+            ["small.toml", "--set", "search.method=gird"],
+            "search.method: there is no search method 'gird'; did you mean 'grid'?",
+        ),
         (["small.toml", "--set", "task.name=digit"], "did you mean 'digits'?"),
         (["small.toml", "--set", "task.name=nowhere.py:f"], "cannot load"),
         (["small.toml", "--set", "task.name=3"], "task.name: expected a string"),

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from vmaptune.config import FROM_PYTHON, differences, resolve
+from vmaptune.choices import differences
+from vmaptune.config import FROM_PYTHON, resolve
 from vmaptune.errors import ConfigError
 from vmaptune.loop import tune
 from vmaptune.optimizers import OPTIMIZERS
@@ -55,7 +56,7 @@ def test_the_default_resolves():
     config, task = resolve(default_tree())
     assert isinstance(task, Task)
     assert config.task.name == "digits"
-    given = {"model": "mlp", "hidden": (64, 64), "dropout": Axis(0.0, 0.5)}
+    given = {"model": "mlp", "hidden": (64, 64), "layers": 0, "units": 64, "activation": "relu", "dropout": Axis(0.0, 0.5)}
     assert config.task.values == defaults(task.loss) | given
     assert config.optimizer.values["learning_rate"] == Axis(1e-4, 1e-1, "log")
     assert (config.population.size, config.population.segment_steps, config.population.generations) == (64, 50, 20)
@@ -74,7 +75,7 @@ def test_an_empty_tree_is_all_defaults(blob_task):
         "optimizer": {"name": "adamw"} | defaults(OPTIMIZERS["adamw"]),
         "schedule": {"name": "constant"} | defaults(SCHEDULES["constant"]),
         "plateau": defaults(plateau),
-        "population": {"size": 64, "segment_steps": 50, "generations": 20, "replicates": 0},
+        "population": {"size": 64, "segment_steps": 50, "generations": 20, "seeds": 0},
         "fitness": {"final_anneal": 0, "lookahead": {"steps": 0, "shape": "linear"}},
         "search": {
             "method": "truncation",
@@ -299,7 +300,7 @@ CHANGES = [
     ("population", {"size": 65}),
     ("population", {"segment_steps": 51}),
     ("population", {"generations": 21}),
-    ("population", {"replicates": 2}),
+    ("population", {"seeds": 2}),
     ("search", {"method": "random"}),
     ("search", {"method": "random", "trials": 65}),
     ("search", {"quantile": 0.2}),
@@ -454,7 +455,8 @@ SECTIONS = "batch, checkpoint, data, fitness, optimizer, plan, plateau, populati
 REGULARISERS = ["class_balance", "dropout", "input_noise", "label_smoothing", "mixup"]  # of classification, and a model's
 SGD = sorted(settings(OPTIMIZERS["sgd"]))
 LIST = "expected list of float >= 0 at least 2 long"
-STATIC = "it shapes the compiled program, which all members share"
+SHARED = "it shapes the compiled program, which all members share"
+STATIC = f"{SHARED} (`vmaptune run` opens a cohort for each of {{ choices = [...] }})"
 
 ERRORS = [
     # Sections and keys
@@ -470,7 +472,7 @@ ERRORS = [
     ({"batch": {"sise": 32}}, "batch: this section has no setting 'sise'; did you mean 'size'?"),
     (
         {"population": {"steps": 32}},
-        "population: this section has no setting 'steps'; known: generations, replicates, segment_steps, size",
+        "population: this section has no setting 'steps'; did you mean 'seeds'?",
     ),
     ({"search": {"quantil": 0.2}}, "search: truncation has no setting 'quantil'; did you mean 'quantile'?"),
     ({"search": {"method": "random", "quantile": 0.2}}, "search: random has no setting 'quantile'; known: trials"),
@@ -523,7 +525,7 @@ ERRORS = [
     # Axes
     (
         {"population": {"size": {"low": 1, "high": 4}}},
-        f"population.size: an axis cannot stand here, because size is static (int >= 1): {STATIC}; "
+        f"population.size: an axis cannot stand here, because size is static (int >= 1): {SHARED}; "
         "given: {'low': 1, 'high': 4}",
     ),
     (
@@ -697,7 +699,9 @@ def test_a_task_is_built_from_a_file(task_file):
 
 def test_a_task_is_built_from_a_module():
     config, task = resolve({"task": {"name": "vmaptune.tasks:digits", "hidden": [8]}, "batch": {"size": 8}})
-    assert config.task.values == dict.fromkeys(REGULARISERS, 0.0) | {"model": "mlp", "hidden": (8,)}
+    assert config.task.values == dict.fromkeys(REGULARISERS, 0.0) | {
+        **{"model": "mlp", "hidden": (8,), "layers": 0, "units": 64, "activation": "relu"}
+    }
     assert isinstance(task, Task)
 
 

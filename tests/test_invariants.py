@@ -45,7 +45,7 @@ def run_generations(config, task, dispatches, *, diverge=False, plan=None):
         for count in dispatches:
             if diverge and first:
                 state = state._replace(population=with_a_broken_member(state.population, first % config.population.size))
-            state, facts = generations(state, first, count)
+            state, facts, _ = generations(state, first, count)
             records = records_of(jax.device_get(facts), first, count, {})
             first += count
             if first <= 2:
@@ -78,7 +78,7 @@ def test_1_slot_independence_holds_in_any_slot(blob_task):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), forward, backward)
 
 
-@pytest.mark.parametrize("method", SELECTORS)
+@pytest.mark.parametrize("method", ["truncation", "multifrequency", "pb2", "sobol"])
 def test_2_one_compilation_whatever_the_number_of_generations(blob_task, method):
     config = config_of(
         SMALL | {"search": {"method": method}, "population": {"size": 8, "segment_steps": 5, "generations": 12}}, blob_task
@@ -88,7 +88,7 @@ def test_2_one_compilation_whatever_the_number_of_generations(blob_task, method)
     assert late["generations"] == 1
 
 
-@pytest.mark.parametrize("method", SELECTORS)
+@pytest.mark.parametrize("method", ["truncation", "random"])
 def test_2_divergence_and_rebirth_compile_nothing(blob_task, method):
     config = config_of(
         SMALL | {"search": {"method": method}, "population": {"size": 8, "segment_steps": 5, "generations": 4}}, blob_task
@@ -107,7 +107,9 @@ def test_2_new_values_compile_nothing(blob_task):
     assert sum(log.compilations.values()) == 0
 
 
-@pytest.mark.parametrize("method", SELECTORS)
+@pytest.mark.parametrize(
+    "method", [name for name in SELECTORS if name not in ("grid", "tpe", "cmaes", "gp")]
+)  # see test_search
 def test_3_resume_equals_uninterrupted(tmp_path, small, method):
     small["search"] = {"method": method}
     whole = vt.tune(small, out=tmp_path / "whole")
@@ -232,7 +234,7 @@ def test_6_the_best_finite_member_is_never_lost(blob_task):
     generations = Generations(config, blob_task, make_plan(8))
     state, best = generations.begin(), -np.inf
     for generation in range(3):
-        state, facts = generations(state, generation, 1)
+        state, facts, _ = generations(state, generation, 1)
         (record,) = records_of(jax.device_get(facts), generation, 1, {})
         best = max(best, np.nanmax(record.fitness))
         assert float(state.champion.fitness) == best

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from tests.conftest import Normed
-from vmaptune.models import MLP, Dropout, from_nnx
+from vmaptune.models import ACTIVATIONS, MLP, Dropout, from_nnx
 from vmaptune.settings import settings
 
 KEY = jax.random.key(0)
@@ -19,6 +19,24 @@ def test_the_adapter_computes_what_the_module_computes():
     params, state = model.init(KEY)
     outputs, _ = model.apply(params, state, X, KEY, train=False)
     np.testing.assert_array_equal(outputs, module(X))
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("relu", lambda x: np.maximum(x, 0)),
+        ("gelu", lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))),  # Hendrycks & Gimpel 2016
+        ("silu", lambda x: x / (1 + np.exp(-x))),
+        ("tanh", np.tanh),
+    ],
+)
+def test_the_activation_stands_between_the_layers(name, function):
+    assert len(ACTIVATIONS) == 4
+    model = from_nnx(lambda rngs: MLP(4, [8], 3, activation=name, rngs=rngs))
+    params, state = model.init(KEY)
+    hidden, head = (jax.device_get(layer) for layer in (params["hidden"][0], params["head"]))
+    expected = function(np.asarray(X) @ hidden["kernel"] + hidden["bias"]) @ head["kernel"] + head["bias"]
+    np.testing.assert_allclose(model.apply(params, state, X, KEY, train=False)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_float_parameters_of_the_call_become_settings():

@@ -114,7 +114,7 @@ def mixed(tmp_path_factory):
         optimizer=SMALL["optimizer"] | {"average": {"low": 0.5, "high": 0.99}},
         schedule={"name": ["cosine", "exponential"], "exponential": {"end": {"low": 1e-3, "high": 0.5, "scale": "log"}}},
         plateau={"factor": 0.5, "patience": 0.0, "threshold": 0.5},
-        population=LONGER | {"replicates": 3},
+        population=LONGER | {"seeds": 3},
     )
     result = tune(config, out=tmp_path_factory.mktemp("mixed") / "run")
     assert (result.history["plateau.scale"] < 1).any()

@@ -280,7 +280,7 @@ def test_a_task_of_ones_own_needs_no_config(blob_task, tmp_path):
 
 def test_candidates_are_compared_on_the_same_seeds(tmp_path):
     """Two candidates that are the same train to the same loss, seed by seed."""
-    tree = ORACLE | {"population": ORACLE["population"] | {"size": 6, "replicates": 3}, "search": {"method": "random"}}
+    tree = ORACLE | {"population": ORACLE["population"] | {"size": 6, "seeds": 3}, "search": {"method": "random"}}
     rates = [0.3, 0.3, 0.3] * 2
     result = tune(tree, start={"optimizer.learning_rate": rates}, out=tmp_path / "run")
     loss = result.history["validation.loss"]

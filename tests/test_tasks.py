@@ -151,3 +151,12 @@ def test_a_task_file_is_run_once(tmp_path):
     import numpy
 
     assert hasattr(numpy, "array")
+
+
+def test_layers_of_units_are_a_list_of_widths():
+    def shapes(**settings):
+        task = tasks.digits(**settings)
+        return jax.tree.map(jax.numpy.shape, jax.eval_shape(task.init, KEY, task.sample)[0])
+
+    assert shapes(layers=3, units=5) == shapes(hidden=(5, 5, 5)) != shapes()
+    assert shapes(layers=0, units=5) == shapes()

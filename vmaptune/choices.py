@@ -190,3 +190,20 @@ def choose_schedule(table: Mapping[str, Any], section: str) -> Choice:
         bound = bind(settings(bare(SCHEDULES[name])), own, f"{section}.{name}", owner=name)
         values |= {f"{name}.{knob}": value for knob, value in bound.items()}
     return MixedChoice("mixture", values, tuple(names))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two config trees: `optimizer.b1: 0.9 -> 0.95`, one line a setting."""
+    flat_old, flat_new = _flatten(old), _flatten(new)
+    return [
+        f"{key}: {flat_old.get(key, 'absent')} -> {flat_new.get(key, 'absent')}"
+        for key in sorted({*flat_old, *flat_new})
+        if flat_old.get(key) != flat_new.get(key)
+    ]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Tree:
+    flat: Tree = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

@@ -110,11 +110,22 @@ class RunConfig:
 
     @property
     def total_generations(self) -> int:
-        """Generations of the whole run, at most: those that all trials need one after another, as far as the budget goes."""
-        trials = max(self.selector_alone().trials, self.groups)
-        generations = self.population.generations * math.ceil(trials / self.groups)
-        each = self.population.size * (self.population.segment_steps + self.lookahead.steps)
-        return min(generations, self.budget.steps // each) if self.budget.steps else generations
+        """Generations of the whole run, at most: those that all trials need one after another, as far as the budget goes.
+
+        Trials without a number to them go on until the budget is spent.
+        """
+        size, selector = self.population, self.selector_alone()
+        generations = size.generations * math.ceil(max(selector.trials, self.groups) / self.groups)
+        if not self.budget.steps:
+            return generations
+        affordable = self.budget.steps // self.generation_steps
+        return affordable if selector.proposer and not selector.trials else min(generations, affordable)
+
+    @property
+    def generation_steps(self) -> int:
+        """Member-steps of a generation; of the first, where trials are fewer than slots."""
+        groups = min(self.groups, self.selector_alone().trials or self.groups)
+        return groups * self.repeats.replicates * (self.population.segment_steps + self.lookahead.steps)
 
     @property
     def most_trials(self) -> int:
@@ -290,8 +301,8 @@ def _check(config: RunConfig, task: Task) -> None:
             f"{', '.join(TRIAL_METHODS)}; given: {stop.name!r}"
         )
     if config.total_generations < 1:
-        least = size.size * (size.segment_steps + config.lookahead.steps)
-        raise ConfigError(f"search.budget.steps: less than one generation of {least} steps; given: {config.budget.steps}")
+        least = f"less than one generation of {config.generation_steps} steps"
+        raise ConfigError(f"search.budget.steps: {least}; given: {config.budget.steps}")
     # Computes nothing; a method refuses here what it cannot do.
     jax.eval_shape(lambda: config.selector().init(jax.random.key(0), config.space, size.size))
 
@@ -376,20 +387,3 @@ def _resolve_schedules(table: Mapping[str, Any], optimizer: Choice, task: Choice
             raise ConfigError(f"schedule.{key}: {targets[key]} has a schedule already, under another name; keep one of the two")
         schedules[targets[key]] = choose_schedule(sub, f"schedule.{key}")
     return {target: schedules[target] for target in (LEARNING_RATE, *targets.values()) if target in schedules}
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two config trees: `optimizer.b1: 0.9 -> 0.95`, one line a setting."""
-    flat_old, flat_new = _flatten(old), _flatten(new)
-    return [
-        f"{key}: {flat_old.get(key, 'absent')} -> {flat_new.get(key, 'absent')}"
-        for key in sorted({*flat_old, *flat_new})
-        if flat_old.get(key) != flat_new.get(key)
-    ]
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Tree:
-    flat: Tree = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

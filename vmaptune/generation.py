@@ -128,9 +128,7 @@ class Generations:
         self._n = slots or config.population.size
         self._recipe, self._selector = config.recipe(task), config.selector()
         self._root, self._replicates = root_key(config.seed), config.repeats.replicates
-        self._newborn = make_newborn(
-            task, self._recipe.opened, seed=self._root, replicates=config.population.replicates, plan=plan
-        )
+        self._newborn = make_newborn(task, self._recipe.opened, seed=self._root, replicates=config.population.seeds, plan=plan)
         self._inputs = make_inputs(self._recipe, seed=self._root, plan=plan)
         self._proposals, self._known = _proposals(config, start)
         self.waits = self._selector.proposer is not None and self._selector.proposer.adaptive
@@ -141,11 +139,22 @@ class Generations:
         self._facts = _shapes(self._n, columns(self._recipe, lookahead=config.lookahead.steps > 0), self._recipe.space.axes)
         self.capacity = max(1, min(config.total_generations, _RECORDS_BYTES // max(bytes_of(self._facts), 1)))
         outputs = (self._shardings, everywhere, everywhere)
+        self._numbers = jax.jit(next_trials, out_shardings=everywhere)
         self._program = Program("generations", self._several, donate=(1,), out_shardings=outputs)
 
     def put(self, state: State) -> State:
         """Lays a state out on the devices."""
         return put(state, self._shardings)
+
+    def births(self, state: State) -> np.ndarray:
+        """i32[N], numbers of the genotypes that are to be born at the beginning of the next generation; -1 elsewhere."""
+        number = np.asarray(self._numbers(state.population.trial, state.offspring.parent)) // self._replicates
+        return np.where(np.asarray(state.offspring.parent) == BIRTH, number, -1)
+
+    def with_proposals(self, state: State, proposals: np.ndarray, known: int) -> State:
+        """The state with other proposals f32[C, D], of which so many are known."""
+        rows, number = put((proposals, np.int32(known)), (self._shardings.proposals, self._shardings.known))
+        return state._replace(proposals=rows, known=number)
 
     def is_over(self, state: State) -> bool:
         """True if all trials there were to be have ended."""
@@ -178,7 +187,7 @@ class Generations:
         groups, trials = np.arange(n) // self._replicates, self._selector.trials
         parent = np.where((groups >= trials) & (trials > 0), EMPTY, BIRTH).astype(np.int32)
         born = Offspring(parent, np.repeat(drawn, self._replicates, axis=0))  # type: ignore[arg-type]
-        selector = self._selector.init(stream_key(key, Stream.SELECT), space, n)
+        selector = jax.tree.map(_copy, self._selector.init(stream_key(key, Stream.SELECT), space, n))
         known = np.int32(self._known)
         return self.put(State(population, born, selector, nobody(population), self._proposals, known))  # type: ignore[arg-type]
 
@@ -221,6 +230,11 @@ class Generations:
         if self._narrows:
             halted |= self._roomy(state.offspring.parent)
         return halted
+
+
+def _copy(leaf: Any) -> Any:
+    """A buffer of its own: the program takes its state's buffers over, and may not be given one of them twice."""
+    return leaf.copy() if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.array(leaf)
 
 
 def _proposals(config: RunConfig, start: np.ndarray | None) -> tuple[np.ndarray, int]:
@@ -266,7 +280,7 @@ def _generation(
         "batch_size": config.batch.size,
         "order": config.batch.order,
         "plan": plan,
-        "replicates": size.replicates,
+        "replicates": size.seeds,
     }
     segment = segment_of(recipe, steps=size.segment_steps, **training)
     look = ahead.steps and lookahead_of(recipe, steps=ahead.steps, shape=ahead.shape, after=size.segment_steps, **training)
@@ -275,7 +289,7 @@ def _generation(
     sign = 1.0 if task.direction == "max" else -1.0
 
     def generation(inputs: Inputs, state: State, number: jax.Array) -> tuple[State, Facts]:
-        root, shared = inputs.root, size.replicates  # the seed is no part of the program
+        root, shared = inputs.root, size.seeds  # the seed is no part of the program
         newborn = make_newborn(task, recipe.opened, seed=root, replicates=shared, plan=plan)
         population = inherit(state.population, _proposed(state, config.repeats.replicates), newborn)
         round_ = jax.lax.rem(number, size.generations)  # each round of trials alike

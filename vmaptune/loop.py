@@ -37,11 +37,12 @@ from vmaptune.population import Member, Status
 from vmaptune.programs import CompileLog
 from vmaptune.result import Best, Result
 from vmaptune.search import Search
+from vmaptune.spread import spread
 from vmaptune.store.checkpoints import Checkpoints
 from vmaptune.store.folder import RunFolder
 from vmaptune.store.history import History, is_begun
 from vmaptune.store.keeper import Keeper
-from vmaptune.store.reading import read_generation, read_history, read_lineage, read_run
+from vmaptune.store.reading import HistoryArray, read_generation, read_history, read_lineage, read_run
 from vmaptune.store.record import Record, Sink
 from vmaptune.store.start import read_start
 from vmaptune.tasks import Task
@@ -96,14 +97,11 @@ def tune(
         for sink in sinks:
             stack.callback(sink.close)
         config, task = _resolve(config, task)
+        if until is not None and until < 1:
+            raise ConfigError(f"until: expected at least one generation; given: {until}")
         if len(set(texts(config.run_id))) > 1:
             raise ConfigError("the processes of this run were started with different configs")
-        if not config.space.axes and config.population.size > 1:
-            same = f"all {config.population.size} members have the same settings"
-            warn(f"nothing is searched: {same}; put an axis where a number stands")
-        if (idle := idle_cores()) and not config.plan.devices and config.population.size > jax.device_count():
-            started_by = "JAX's CPU backend was started before vmaptune could ask for a device a core"
-            warn(f"{started_by}, so {idle} stay idle: use vmaptune first, or set JAX_NUM_CPU_DEVICES")
+        _warn_of_what_is_in_vain(config)
         if out is not None and alone():  # of several processes, the one that writes says it for all
             refuse_to_overwrite(RunFolder(out), resume=resume)
         begun = time.perf_counter()
@@ -125,6 +123,20 @@ def tune(
             except jax.errors.JaxRuntimeError as error:
                 plan = _narrower(run, plan, error)
         return _finish(run, state, status, conclude=conclude)
+
+
+def _warn_of_what_is_in_vain(config: RunConfig) -> None:
+    """Says what the run will do in vain, or not do."""
+    size, selector = config.population.size, config.selector()
+    if not config.space.axes and size > 1:
+        warn(f"nothing is searched: all {size} members have the same settings; put an axis where a number stands")
+    learns = selector.proposer is not None and selector.proposer.adaptive
+    if learns and config.stop.name == "none" and config.total_generations <= config.population.generations:
+        unused = f"all {config.groups} trials begin at once, before {config.search.name} could learn from any"
+        warn(f"{unused}; give search.trials, more than the {config.groups} that fit the slots")
+    if (idle := idle_cores()) and not config.plan.devices and size > jax.device_count():
+        started_by = "JAX's CPU backend was started before vmaptune could ask for a device a core"
+        warn(f"{started_by}, so {idle} stay idle: use vmaptune first, or set JAX_NUM_CPU_DEVICES")
 
 
 class _Run(NamedTuple):
@@ -155,11 +167,13 @@ def _train(run: _Run, plan: Plan) -> tuple[State, str]:
     pace = Pace(config.plan.generations_per_dispatch, generations.capacity)
     first, stopped = done + 1, False
     over = generations.is_over(state) or 0 < budget <= search.seconds
-    begun, compiled = time.perf_counter() - search.seconds, run.log.seconds
+    begun, compiled = time.perf_counter(), run.log.seconds
     try:
         while first < total and not over and not stopped:
+            if generations.has_room(state):
+                generations, state = _halved(run, plan, generations, state, first)
             if generations.waits:
-                state = generations.put(search.propose(state))
+                state = search.propose(generations, state)
             count = agreed(pace.take(total - first))
             sent, ready = time.perf_counter(), run.log.seconds
             state, facts, ran = generations(state, first, count)
@@ -176,16 +190,12 @@ def _train(run: _Run, plan: Plan) -> tuple[State, str]:
                 if run.history:
                     run.history.end("failed")
                 raise AllMembersFailed(_all_failed(run.folder, failed))
-            spent = time.perf_counter() - begun - (run.log.seconds - compiled)
-            over = generations.is_over(state) or anyone(0 < budget <= spent)
+            over = generations.is_over(state) or anyone(0 < budget <= search.seconds)
             stopped = anyone(run.should_stop()) and first < total and not over
             keeper.hold(records, state, last=stopped or over or first == total)
-            if not over and generations.has_room(state):
-                keeper.write()
-                generations, state = _halved(run, plan, generations, state, first)
         keeper.finish()
     finally:
-        run.seconds["train"] += time.perf_counter() - begun - search.seconds - (run.log.seconds - compiled)
+        run.seconds["train"] += time.perf_counter() - begun - (run.log.seconds - compiled)
         run.seconds["propose"] += search.proposing
         run.seconds["store"] += keeper.seconds
     if over and first > done + 1 and run.history:
@@ -205,7 +215,7 @@ def _halved(run: _Run, plan: Plan, generations: Generations, state: State, first
     narrow = generations.narrowed(state)
     slots = len(narrow.population.trial)
     if run.history:
-        run.history.event("narrowed", {"slots": slots}, first - 1)
+        run.history.event("narrowed", {"slots": slots}, first)
     generations = _generations(run, plan, slots)
     return generations, generations.put(narrow)
 
@@ -229,6 +239,7 @@ def _newest(run: _Run, plan: Plan) -> tuple[Generations, int, State]:
     run.checkpoints.drop_after(done)
     if run.history:
         run.history.truncate(done)
+        run.history.settle()  # for processes on other hosts, which read it
         run.history.event("resumed" if done >= 0 else "started", {"pid": os.getpid(), "after_generation": done})
     generations = program(done)
     return generations, done, generations.begin() if state is None else state
@@ -281,11 +292,15 @@ def _all_failed(folder: RunFolder, record: Record) -> str:
 def _finish(run: _Run, state: State, status: str, *, conclude: bool) -> Result:
     """Makes the result; process 0 reads the test split once, for the champion, and writes what the run leaves behind."""
     champion = jax.device_get(state.champion)
+    if champion.generation < 0:
+        raise AllMembersFailed(
+            f"{run.folder.path}: not one sound member was found; the history is kept in {run.folder.history}"
+        )
     if run.history:
         run.history.settle()
     agreed(0)  # all rows are written
     history = read_history(run.folder.history)
-    best = _best(run, champion)
+    best = _best(run, champion, history)
     if run.history and status == "finished" and conclude:
         best = _conclude(run, best, champion.member)
     steps = run.config.population.segment_steps + run.config.lookahead.steps
@@ -309,11 +324,10 @@ def _finish(run: _Run, state: State, status: str, *, conclude: bool) -> Result:
     return result if run.history else replace(result, best=replace(best, test=test))
 
 
-def _best(run: _Run, champion: Champion) -> Best:
+def _best(run: _Run, champion: Champion, history: HistoryArray) -> Best:
     """The champion, with its rows in the history."""
     generation, trial = int(champion.generation), int(champion.member.trial)
-    rows = read_generation(run.folder.history, generation)
-    row = next(r for r in rows if r["trial"] == trial)
+    row = next(r for r in read_generation(run.folder.history, generation) if r["trial"] == trial)
     judgement = "lookahead" if run.config.lookahead.steps else "validation"
     metrics = {
         part: {k.partition(".")[2]: shortest(v) for k, v in row.items() if k.startswith(f"{source}.")}
@@ -327,25 +341,24 @@ def _best(run: _Run, champion: Champion) -> Best:
         train=metrics["train"],
         validation=metrics["validation"],
         test=None,
-        replicates=_spread(rows, row["slot"], run.config.repeats.replicates),
+        replicates=spread(
+            history,
+            trial=trial,
+            generation=generation,
+            size=run.config.repeats.replicates,
+            horizon=run.config.population.horizon,
+        ),
         params=evaluation_params(champion.member.opt_state, champion.member.params),
         model_state=champion.member.model_state,
     )
 
 
-def _spread(rows: Sequence[Mapping[str, Any]], slot: int, size: int) -> dict[str, float] | None:
-    """How the replicates of the settings in a slot did in one generation."""
-    if size == 1:
-        return None
-    sound = [row["fitness"] for row in rows if row["slot"] // size == slot // size and row["fitness"] is not None]
-    deviation = float(np.std(sound, ddof=1)) if len(sound) > 1 else math.nan
-    return {"n": size, "mean": float(np.mean(sound)), "std": deviation, "min": min(sound), "max": max(sound)}
-
-
 def _conclude(run: _Run, best: Best, member: Member) -> Best:
     """Reads the test split, unless that was done before, and writes the winner's files."""
     folder, metric = run.folder, run.task.metric
-    test = (read_run(folder)["result"] or {}).get("test") or _read_test(run.task, member)
+    before = read_run(folder)["result"] or {}
+    same = before.get("best", {}).get("trial") == best.trial and before["best"]["generation"] == best.generation
+    test = (before.get("test") if same else None) or _read_test(run.task, member)
     lineage = read_lineage(folder.history, best.trial, best.generation)
     header = (
         f"The best member of {folder.path} (trial {best.trial}, after generation {best.generation + 1}): "

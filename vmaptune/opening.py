@@ -16,7 +16,8 @@ from typing import Any
 
 import jax
 
-from vmaptune.config import FROM_PYTHON, RunConfig, differences
+from vmaptune.choices import differences
+from vmaptune.config import FROM_PYTHON, RunConfig
 from vmaptune.distributed import is_main, texts, together
 from vmaptune.errors import AllMembersFailed, StoreError, warn
 from vmaptune.generation import columns
@@ -109,6 +110,9 @@ def _begin(
         History.create(folder.history, _run_row(config, task, plan), [*measured, *config.space.axes])
     run = read_run(folder)
     essence = finite_json(config.essence)
+    if not essence.keys() <= run["config"].keys():
+        made = f"begun with vmaptune {run['environment']['vmaptune']} of an earlier day, which knew fewer settings"
+        raise StoreError(f"{folder.path}: {made}: it cannot go on with this one (vmaptune show still reads it)")
     if changed := differences({section: run["config"][section] for section in essence}, essence):
         raise StoreError(f"{folder.path}: was begun with another config and cannot go on with this one: {'; '.join(changed)}")
     environment = environment_of(config, plan)

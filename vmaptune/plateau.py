@@ -42,7 +42,7 @@ def plateau(
         state: f32[4], from `fresh`.
         fitness: f32[], higher is better; NaN is no improvement.
         factor: What the learning rate is multiplied by; 1: it never falls.
-        patience: Generations without improvement that are borne.
+        patience: Generations without improvement that are tolerated.
         cooldown: Generations after a fall in which none are counted.
         threshold: Improvement that counts, as a fraction of the best so far.
         floor: The learning rate never falls below this fraction of its schedule.

@@ -25,8 +25,8 @@ class Best:
         train: Mean training metrics of that generation.
         validation: Validation metrics; what it was chosen by.
         test: Test metrics, read once, after the choice; None if the run has not finished.
-        replicates: Of its settings, where they were trained with several seeds: how many (`n`), and the `mean`, `std`, `min`
-            and `max` of their fitness; else None.
+        replicates: Of its settings, where they were trained with several seeds: their fitness, and how many other settings
+            it is tied with; see `vmaptune.spread`. Else None.
         params: Its weights, on the host.
         model_state: Its model state, on the host.
     """
@@ -87,7 +87,7 @@ class Result:
                 },
                 "test": best.test,
                 "population": self.config.population.size,
-                "generations": self.config.total_generations,
+                "generations": int(self.history["generation"].max()) + 1,
                 "member_steps": self.member_steps,
                 "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
                 "compilations": dict(self.compilations),

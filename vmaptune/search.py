@@ -11,12 +11,10 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from vmaptune.config import RunConfig
-from vmaptune.generation import State
-from vmaptune.population import BIRTH, next_trials
+from vmaptune.generation import Generations, State
 from vmaptune.proposers import Told
 from vmaptune.store.history import connect
 from vmaptune.store.reading import read_events, read_history
@@ -31,7 +29,7 @@ class Search:
         history: What was recorded of it before, if it goes on.
 
     Attributes:
-        seconds: Training time of that.
+        seconds: Training time so far, that of earlier processes included.
         proposing: Wall time spent on proposals.
     """
 
@@ -61,12 +59,20 @@ class Search:
         Trials over slots may all fail in a moment and go on with others, once one has been sound.
         """
         for record in records:
+            self.seconds += record.seconds["train"]
             if self._selector.proposer:
                 self._take(record.trial, record.step, record.fitness, record.next_trial != record.trial)
-            if record.lost and not (self._sound and self._selector.proposer):
+            lost = not np.isfinite(self._together(record.fitness, measured=record.trial >= 0)).any()
+            if lost and not (self._sound and self._selector.proposer):
                 return record
-            self._sound |= not record.lost
+            self._sound |= not lost
         return None
+
+    def _together(self, fitness: np.ndarray, *, measured: np.ndarray) -> np.ndarray:
+        """f64[M / replicates]: what each genotype is judged by, as in `vmaptune.selectors.replicates.grouped`."""
+        known = np.where(np.isnan(fitness) & measured, -np.inf, fitness).reshape(-1, self._repeats.replicates)
+        value = np.median(known, axis=1) if self._repeats.aggregate == "median" else known.mean(axis=1)
+        return np.where(np.isfinite(value), value, np.nan)
 
     def _take(self, trial: np.ndarray, step: np.ndarray, fitness: np.ndarray, ended: np.ndarray) -> None:
         """Takes results of trials i64[M], by the order of generations: a later one replaces an earlier one."""
@@ -78,23 +84,20 @@ class Search:
     def told(self, genotype: np.ndarray) -> Told:
         """What is known of the trials that were proposed f32[T, D]: a row a genotype, all its replicates together."""
         size = self._repeats.replicates
-        value, step, ended = (a[: len(genotype) * size].reshape(-1, size) for a in (self._value, self._step, self._ended))
-        known = np.where(np.isnan(value) & (step > 0), -np.inf, value)  # a failed replicate is worse than any
-        together = np.median(known, axis=1) if self._repeats.aggregate == "median" else known.mean(axis=1)
-        whole: np.ndarray = ended.all(axis=1)  # type: ignore[assignment]
-        return Told(genotype, np.where(np.isfinite(together), together, np.nan), step.max(axis=1), whole, self._horizon)
+        value, step, ended = (a[: len(genotype) * size] for a in (self._value, self._step, self._ended))
+        whole: np.ndarray = ended.reshape(-1, size).all(axis=1)  # type: ignore[assignment]
+        newest = step.reshape(-1, size).max(axis=1)
+        return Told(genotype, self._together(value, measured=step > 0), newest, whole, self._horizon)
 
-    def propose(self, state: State) -> State:
+    def propose(self, generations: Generations, state: State) -> State:
         """The state with a genotype for every trial that is to begin now."""
         begun = time.perf_counter()
-        offspring, trial = jax.device_get((state.offspring.parent, state.population.trial))
-        births = offspring == BIRTH
-        number = np.asarray(next_trials(trial, offspring)) // self._repeats.replicates
-        known, needed = int(state.known), int(number[births].max(initial=-1)) + 1
+        known, needed = int(state.known), int(generations.births(state).max(initial=-1)) + 1
         if self._selector.proposer and needed > known:
             rows = np.array(state.proposals)
-            told = self.told(rows[:known])
-            rows[known:needed] = self._selector.proposer.propose(self._space, told, needed - known, self._seed)
-            state = state._replace(proposals=rows, known=np.int32(needed))  # type: ignore[arg-type]
+            rows[known:needed] = self._selector.proposer.propose(
+                self._space, self.told(rows[:known]), needed - known, self._seed
+            )
+            state = generations.with_proposals(state, rows, needed)
         self.proposing += time.perf_counter() - begun
         return state

@@ -34,16 +34,16 @@ class PopulationSize:
     Attributes:
         size: Members, N.
         segment_steps: Training steps between two selections, K.
-        generations: Number of selections; the horizon of every schedule is segment_steps x generations.
-        replicates: Sources of randomness (initial weights, dropout, independent batches) that trials share in turn: trial t
-            draws as trial t modulo replicates does, so that settings which are each tried so often are compared on the same
+        generations: Of a trial: the horizon of every schedule is segment_steps x generations.
+        seeds: Sources of randomness (initial weights, dropout, independent batches) that trials share in turn: trial t
+            draws as trial t modulo seeds does, so that settings which are each tried so often are compared on the same
             seeds. 0: every trial draws for itself.
     """
 
     size: Count = 64
     segment_steps: Count = 50
     generations: Count = 20
-    replicates: Natural = 0
+    seeds: Natural = 0
 
     @property
     def horizon(self) -> int:
@@ -139,11 +139,12 @@ class Repeats:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """When a run ends, if that is before all its generations and trials.
+    """When a run ends, if that is before all its generations and trials. Schedules do not know of it: they end at the horizon.
 
     Attributes:
         steps: Training steps of all members together, those of look-ahead included; 0: no limit.
-        seconds: Of training, compilation not counted; where it ends depends on the machine's mood; 0: no limit.
+        seconds: Seconds of training, compilation not counted; asked between dispatches, so that a run ends about a second
+            late, and elsewhere on another machine; 0: no limit.
     """
 
     steps: Natural = 0

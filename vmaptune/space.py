@@ -141,9 +141,11 @@ def axis_from_table(table: Mapping[str, Any], setting: Setting, where: str) -> A
         if key not in known:
             raise ConfigError(f"{where}: an axis has no key {key!r}{did_you_mean(key, known)}")
     if not setting.traced:
+        several = where.partition(".")[0] in ("task", "batch", "optimizer", "schedule")
+        instead = " (`vmaptune run` opens a cohort for each of { choices = [...] })" if several else ""
         raise ConfigError(
             f"{where}: an axis cannot stand here, because {setting.name} is static ({setting.type_name}): "
-            f"it shapes the compiled program, which all members share; given: {show(dict(table))}"
+            f"it shapes the compiled program, which all members share{instead}; given: {show(dict(table))}"
         )
     if "choices" in table:
         if not isinstance(table["choices"], list | tuple):

@@ -125,6 +125,8 @@ def _toml_value(text: str, key: str) -> Any:
 
 def _merge(section: str, old: Any, given: Any) -> Any:
     """Lays given keys over a section; an axis is replaced whole, a nested table key by key."""
+    if section == "search.stop" and isinstance(old, str):
+        old = {"name": old}
     if not isinstance(old, dict) or not isinstance(given, dict):
         return given
     key, rows = _ROWS.get(section) or _ROWS.get(section.partition(".")[0], ("name", {}))

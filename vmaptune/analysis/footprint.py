@@ -34,13 +34,18 @@ def footprint(config: RunConfig, task: Task, *, timed: bool = False) -> dict[str
     shapes = jax.eval_shape(lambda: init_population(task, recipe.space, recipe.opened, size=n))
     choice = choose_plan(config, task, timed=timed)
     plan = choice.plan
+    selector, ahead = config.selector(), config.lookahead.steps
+    trials = max(selector.trials, 0 if selector.trials else config.groups) * config.repeats.replicates
+    each = config.population.generations * (config.population.segment_steps + ahead)
+    steps = trials * each if selector.trials else n * (config.population.segment_steps + ahead) * config.total_generations
     return {
         "axes": {name: axis.as_toml() for name, axis in recipe.space.axes.items()},
         "parameters_per_member": _elements(shapes.params) // n,
         "population_bytes": bytes_of(shapes),
         "data_bytes": bytes_of(task.splits),
         "examples": {part: task.splits.size(part) for part in task.splits._fields},  # type: ignore[arg-type]
-        "member_steps": n * config.population.segment_steps * config.total_generations,
+        "trials": trials,
+        "member_steps": min(steps, config.budget.steps or steps),
         "horizon": config.population.horizon,
         "plan": plan._asdict()
         | {

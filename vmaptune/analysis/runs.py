@@ -35,7 +35,7 @@ def _line(folder: RunFolder) -> dict[str, Any]:
         "task": run["config"]["task"]["name"],
         "created": run["created"],
         "generation": run["generation"] + 1,
-        "generations": run["generations"],
+        "generations": _planned(run),
         "population": run["size"],
         "metric": run["metric"],
         "validation": best and best[f"{judgement(run)}.{run['metric']}"],
@@ -77,7 +77,8 @@ def describe_run(path: str | Path) -> dict[str, Any]:
     lineage = read_lineage(folder.history, best["trial"], best["generation"]) if best else []
     return {
         "run": str(path),
-        **{key: run[key] for key in ("id", "status", "created", "ended", "metric", "direction", "generations", "environment")},
+        **{key: run[key] for key in ("id", "status", "created", "ended", "metric", "direction", "environment")},
+        "generations": _planned(run),
         "generation": run["generation"],
         "population": run["size"],
         "best": best and _split(best),
@@ -85,6 +86,11 @@ def describe_run(path: str | Path) -> dict[str, Any]:
         "lineage": [{"generation": a.generation, "trial": a.trial, "step": a.step, **_split(a.values)} for a in lineage],
         "members": [_split(row) for row in read_generation(folder.history, run["generation"])],
     }
+
+
+def _planned(run: dict[str, Any]) -> int:
+    """Generations that there were, or will be at most."""
+    return int(run["generation"]) + 1 if run["status"] == "finished" else int(run["generations"])
 
 
 def _split(row: dict[str, Any]) -> dict[str, Any]:

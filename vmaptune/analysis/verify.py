@@ -99,7 +99,7 @@ class Verification:
             return f"Not the same: beyond {TOLERANCE:.0%} for the first time in {where}."
         if self.strict and not self.elsewhere:
             return f"The same to {TOLERANCE:.0%}, but not to the bit, which the strict plan promises."
-        return f"The same to {TOLERANCE:.0%}, as rounding explains."
+        return f"The same within rounding: {self.largest_relative.relative:.1e} apart at most, relatively."
 
     def as_json(self) -> dict[str, Any]:
         """As strict JSON values."""
@@ -169,7 +169,7 @@ def _compared(past: Past) -> tuple[list[Deviation], Deviation | None]:
     # in which they sum depends on their number.
     devices = planned["devices"] if planned["devices"] <= jax.device_count() else 1
     plan = Plan(devices, chunk=1, lowering=planned["lowering"], unroll=planned["unroll"])
-    shared = config.population.replicates
+    shared = config.population.seeds
     newborn = make_newborn(past.task, recipe.opened, seed=root_key(config.seed), replicates=shared, plan=plan)
     generation = make_retraining(config, recipe, plan, order=config.batch.order, replicates=shared)
     inputs = make_inputs(recipe, seed=config.seed, plan=plan)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vmaptune.cli import options
+
+if TYPE_CHECKING:
+    from vmaptune.config import RunConfig
 
 
 @click.command("check")
@@ -64,13 +67,23 @@ def command(config: str | None, assignments: tuple[str, ...], timed: bool, as_js
     for line in (
         f"{len(size['axes'])} axes: {', '.join(size['axes']) or 'none'}",
         f"{size['parameters_per_member']:,} parameters a member; population {memory['population']}, data {memory['data']}",
-        f"{size['member_steps']:,} member-steps: {resolved.population.size} members x {size['horizon']} steps",
+        f"at most {size['member_steps']:,} member-steps: {size['trials']:,} trials of {size['horizon']:,} steps, "
+        f"{resolved.population.size:,} at a time{_more(resolved)}",
         f"examples: {', '.join(f'{part} {n:,}' for part, n in size['examples'].items())}",
         f"plan ({size['plan']['source']}): {size['plan']['devices']} x {size['plan']['device']}, "
         f"{size['plan']['chunk']} members side by side on each, {size['plan']['lowering']} convolutions",
     ):
         click.echo(f"# {line}")
     click.echo("\n" + to_toml(resolved, task), nl=False)
+
+
+def _more(config: RunConfig) -> str:
+    """What else decides how long a run is."""
+    ahead, stop, budget = config.lookahead.steps, config.stop.name, config.budget
+    facts = [f"{ahead} steps of look-ahead a generation"] * bool(ahead) + [f"stopped early by {stop}"] * (stop != "none")
+    facts += [f"within {budget.steps:,} member-steps"] * bool(budget.steps)
+    facts += [f"within {budget.seconds:g} seconds"] * bool(budget.seconds)
+    return "".join(f"; {fact}" for fact in facts)
 
 
 def _how(plan: Mapping[str, Any]) -> str:

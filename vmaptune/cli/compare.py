@@ -36,7 +36,7 @@ _NEXT_SETTING = re.compile(r",(?=\s*\w+(?:\.\w+)+\s*=)")  # a comma inside a val
     metavar="steps=N|seconds=X",
     help="Where every run ends: steps of all members together, or seconds of training; default: each arm's own length.",
 )
-@click.option("--out", type=click.Path(file_okay=False), help="Folder of all runs; one that was stopped is gone on with.")
+@click.option("--out", type=click.Path(file_okay=False), help="Folder of all runs; a stopped one is resumed.")
 @options.quiet_option
 @options.json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print a CSV table instead: a line a run.")
@@ -68,6 +68,9 @@ def command(
     """
     from vmaptune.cli.study import run_study
     from vmaptune.errors import ConfigError
+
+    if as_json and as_csv:
+        raise ConfigError("--csv: prints a table where --json prints an object; give one of the two")
     from vmaptune.studies import compare
 
     if arms and len(configs) > 1:

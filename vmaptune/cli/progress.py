@@ -16,7 +16,7 @@ class Progress:
 
     Args:
         generations: How many there will be.
-        segment_steps: Steps of a member in one of them.
+        segment_steps: Steps of a member in one of them, those of look-ahead included.
         metric: Name of the validation metric.
         direction: "max" or "min".
     """
@@ -31,9 +31,10 @@ class Progress:
 
     def write(self, record: Record) -> None:
         """Shows best and median, failures, speed and time left."""
-        sound = record.fitness[~record.failed]
+        trained = record.trial >= 0
+        sound = record.fitness[trained & ~record.failed]
         best, median = (self._sign * np.max(sound), self._sign * np.median(sound)) if len(sound) else (np.nan, np.nan)
-        speed = len(record.trial) * self._steps / max(record.seconds["train"], 1e-9)
+        speed = trained.sum() * self._steps / max(record.seconds["train"], 1e-9)
         failed = f"failed {int(record.failed.sum())}"
         facts = f"{self._metric} best {best:.4f}  median {median:.4f}  {failed}  {speed:,.0f} member-steps/s"
         if self._bar:

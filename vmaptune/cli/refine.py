@@ -17,12 +17,12 @@ from vmaptune.cli import options
 def command(run: str, out: str, force: bool, as_json: bool) -> None:
     """Write the next config from a run: its axes narrowed around what was good.
 
-    Each axis takes the range of the best quarter of the trials, with a margin. Where the best trial sits on an end, the axis
-    is widened there, by a decade on a log scale or half its width on a linear one, as far as the setting may, with a
-    warning. Choices that do not occur among the best are left out. A coarse search's [data] are set to all data.
+    Each axis takes the range of the best quarter of the trials (at least four), with a margin. Where the best trial sits on
+    an end, the axis is widened there, by a decade on a log scale or half its width on a linear one, as far as the setting
+    may, with a warning. Choices that do not occur among the best are left out. A coarse search's [data] are set to all data.
 
     \b
-    vmaptune run my.toml --set data.fraction=0.1 --out runs/coarse
+    vmaptune run my.toml --set data.fraction=0.2 --out runs/coarse
     vmaptune refine runs/coarse --out fine.toml
     vmaptune run fine.toml
     """

@@ -54,8 +54,10 @@ def _print(found: Replay, *, as_json: bool) -> None:
     title = f"Trial {found.trial} of {found.run}: {found.steps} steps, handed on {found.copies} times"
     print_table(title, columns, lines)
     validation, test = found.inherited("validation"), found.inherited("test")
-    real = "" if test is None else f", of which {show(test)} on test"
-    click.echo(f"\nInherited weights, luck and selection: {show(validation)}{real} (positive: the winner is better).")
+    real = "" if test is None else f", on test {show(test)}"
+    click.echo(
+        f"\nInherited weights, luck and selection: on validation {show(validation)}{real} (positive: the winner is better)."
+    )
     click.echo(f"{found.as_good} of {found.schedule.summary(metric).n} replays do as well as the winner on validation.")
     if found.copies == 0:
         click.echo(

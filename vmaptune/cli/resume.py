@@ -19,8 +19,8 @@ def command(run: str, assignments: tuple[str, ...], distributed: bool | None, qu
     """Go on with a run that was stopped or killed.
 
     RUN is its folder. It ends with the same population, history and winner as if it had never stopped (same device, same
-    version). A finished run only prints its result again. Only [plan] and [checkpoint] may be set anew. The folder of
-    cohorts is gone on with as a whole.
+    version). A finished run only prints its result again. Only [plan] and [checkpoint] may be set anew. A folder
+    of cohorts is resumed as a whole.
 
     \b
     vmaptune resume runs/digits-20260101-120000

@@ -100,7 +100,8 @@ def execute(
             out = str(found.path)
         if alone():  # several processes agree on it after their first dispatch
             signals.stop_if_caught()
-        shown = Progress(resolved.total_generations, resolved.population.segment_steps, task.metric, task.direction)
+        steps = resolved.population.segment_steps + resolved.lookahead.steps
+        shown = Progress(resolved.total_generations, steps, task.metric, task.direction)
         sinks = [] if quiet or not is_main() else [shown]
         result = tune(resolved, task=task, out=out, resume=resume, sinks=sinks, should_stop=signals.caught)
         seconds = {"import": imported, "data": loaded, **result.seconds, "total": time.perf_counter() - _STARTED}
@@ -159,10 +160,15 @@ def _print_result(result: Result, facts: dict[str, Any], as_json: bool) -> None:
         ("best member", f"trial {best['trial']}, after generation {best['generation'] + 1}, {best['step']} steps")
     ]
     rows += [(name, value) for name, value in best["hyperparameters"].items()]
+    if spread := best["replicates"]:
+        rows.append(("replicates", f"{spread['n']}, fitness {spread['mean']:.4g} (sd {spread['std'] or 0:.2g})"))
+        rows.append(("tied with", f"{spread['tied']} of {spread['settings']} other settings"))
     rows += [(f"validation {name}", value) for name, value in best["validation"].items()]
     rows += [(f"test {name}", value) for name, value in (facts["test"] or {}).items()]
     seconds = facts["seconds"]
-    layout = f"{size.size} members, {result.config.total_generations} generations of {size.segment_steps} steps"
+    ahead = result.config.lookahead.steps
+    trials = f"{int(result.history['trial'].max()) + 1} trials in {size.size} slots"
+    layout = f"{trials}, {facts['generations']} generations of {size.segment_steps}{f' + {ahead}' if ahead else ''} steps"
     rows.append(("trained", f"{facts['member_steps']:,} member-steps ({layout})"))
     rows.append(("seconds", ", ".join(f"{name} {show(value)}" for name, value in seconds.items())))
     rows.append(("run folder", facts["run"]))

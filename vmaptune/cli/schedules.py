@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--confirm", default=32, show_default=True, help="Fresh seeds of each family's best few; half are reported.")
 @click.option("--steps", type=int, help="Of each training; default: segment_steps x generations of the config.")
 @click.option("--score", default="loss", show_default=True, help="Validation metric to compare by.")
-@click.option("--out", type=click.Path(file_okay=False), help="Folder of the study; one that was stopped is gone on with.")
+@click.option("--out", type=click.Path(file_okay=False), help="Folder of the study; a stopped one is resumed.")
 @options.quiet_option
 @options.json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print a CSV table instead.")

@@ -36,6 +36,6 @@ def run_study(study: Callable[..., T | None], *, quiet: bool, **options: object)
 def listener(stage: str, config: RunConfig, task: Task) -> Sequence[Sink]:
     """Says what begins, and shows how far it is."""
     size = config.population
-    trials = size.size * config.total_generations // size.generations
+    trials = max(config.selector().trials, config.groups) * config.repeats.replicates
     click.echo(f"{stage}: {trials:,} trainings of {size.horizon} steps, {size.size} at a time", err=True)
-    return [Progress(config.total_generations, size.segment_steps, task.metric, task.direction)]
+    return [Progress(config.total_generations, size.segment_steps + config.lookahead.steps, task.metric, task.direction)]

@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vmaptune.choices import Tree
+from vmaptune.choices import Tree, differences
 from vmaptune.cohorts.expansion import Cohort, CohortBudget, budget_of, cohorts_of, plain_tree
 from vmaptune.cohorts.result import CohortResult, CohortRun, Decision
-from vmaptune.config import FROM_PYTHON, RunConfig, differences, resolve
+from vmaptune.config import FROM_PYTHON, RunConfig, resolve
 from vmaptune.distributed import agreed, anyone, is_main, texts, together
 from vmaptune.errors import AllMembersFailed, ConfigError, OutOfMemory, StoreError
 from vmaptune.loop import tune

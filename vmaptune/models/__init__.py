@@ -3,6 +3,6 @@
 from vmaptune.models.adapters import Model, from_nnx
 from vmaptune.models.cnn import CNN
 from vmaptune.models.dropout import Dropout
-from vmaptune.models.mlp import MLP
+from vmaptune.models.mlp import ACTIVATIONS, MLP, Activation
 
-__all__ = ["CNN", "MLP", "Dropout", "Model", "from_nnx"]
+__all__ = ["ACTIVATIONS", "CNN", "MLP", "Activation", "Dropout", "Model", "from_nnx"]

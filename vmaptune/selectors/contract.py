@@ -59,6 +59,7 @@ class Selector(NamedTuple):
             failed member (see `failed`) is no parent while a sound one exists; the best sound member survives, unless it has
             finished. It is traceable: it runs inside `jit`, `scan` and `vmap`.
         proposer: Where the genotypes of those born afresh come from, on the host; None: from `update` itself.
+        heals: True if a failed replicate gives way to a copy of a sound one with the same settings.
         trials: Trials in all, after which slots stay empty; 0: as many as the run has time for.
     """
 
@@ -66,6 +67,7 @@ class Selector(NamedTuple):
     update: Callable[[jax.Array, Any, View, jax.Array], tuple[Any, Offspring]]
     proposer: Proposer | None = None
     trials: int = 0
+    heals: bool = True
 
 
 def failed(view: View, fitness: jax.Array) -> jax.Array:

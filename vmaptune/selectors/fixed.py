@@ -27,4 +27,4 @@ def fixed() -> Selector:
         del key
         return state, Offspring(jnp.arange(fitness.shape[0], dtype=jnp.int32), view.genotype)
 
-    return Selector(init, update)
+    return Selector(init, update, heals=False)

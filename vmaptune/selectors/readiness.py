@@ -73,7 +73,7 @@ def readiness(*, interval: Natural = 0, burn_in: Natural = 0, elite: Natural = 1
     Args:
         interval: Steps that a member trains with its settings before it may be replaced; 0: every generation may replace it.
         burn_in: Steps before which nobody is replaced.
-        elite: The best so many are never replaced (the best one never is, whatever the number).
+        elite: So many of the best are never replaced (the best one never is, whatever the number).
     """
     return Readiness(interval, burn_in, elite)
 

@@ -60,8 +60,7 @@ def replicated(selector: Selector, size: int, aggregate: Aggregate) -> Selector:
         scores = jnp.where(bad, -jnp.inf, fitness).reshape(-1, size)
         best = jnp.arange(len(parent)) * size + jnp.argmax(scores, axis=1)
         sound = jnp.where(bad[same] & ~jnp.all(bad), best[group], same).astype(jnp.int32)
-        heals = selector.proposer is None  # a trial keeps its replicates to the end, failed ones too
-        kept = jnp.where(group == slots // size, sound if heals else slots, sound)
+        kept = jnp.where(group == slots // size, sound if selector.heals else slots, sound)
         return state, Offspring(jnp.where(group < 0, group, kept), jnp.repeat(genotype, size, axis=0))
 
     return selector._replace(init=init, update=update)

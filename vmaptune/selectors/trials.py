@@ -24,7 +24,8 @@ def refilling(proposer: Proposer, *, trials: Natural = 0) -> Selector:
 
     Args:
         proposer: Where trials begin.
-        trials: Trials in all; 0: as many as the run has time for, each slot being filled for `population.generations`.
+        trials: Trials in all, replicates not counted; 0: as many as `search.budget.steps` allows, or, without a budget, as
+            begin in the generations of one trial: a slot each, and those that take the place of stopped ones.
     """
 
     def init(key: jax.Array, space: Space, n: int) -> Any:
@@ -40,7 +41,7 @@ def refilling(proposer: Proposer, *, trials: Natural = 0) -> Selector:
         begun = begun + jnp.sum(births, dtype=jnp.int32)
         return begun, Offspring(parent, jnp.where(births[:, None], fresh, view.genotype))
 
-    return Selector(init, update, proposer=proposer, trials=trials)
+    return Selector(init, update, proposer=proposer, trials=trials, heals=False)
 
 
 def searching(proposer: Callable[..., Proposer]) -> Callable[..., Selector]:

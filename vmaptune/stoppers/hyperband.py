@@ -40,7 +40,7 @@ def hyperband(*, reduction: Reduction = 3, grace: Count = 1, brackets: Natural =
     Args:
         reduction: Trials on a rung over those that go on; 3 or 4 is usual.
         grace: Generations of a trial before the first rung of the first bracket.
-        brackets: How many, the hastiest first; 0: as many as fit; 1: the same as `asha`.
+        brackets: Brackets, the earliest-stopping first; 0: as many as fit; 1: the same as `asha`.
 
     References:
         Li et al., Hyperband: A Novel Bandit-Based Approach to Hyperparameter Optimization, https://arxiv.org/abs/1603.06560
@@ -86,7 +86,7 @@ def hyperband(*, reduction: Reduction = 3, grace: Count = 1, brackets: Natural =
 
 
 def bracket_shares(fit: int, reduction: int) -> list[int]:
-    """Trials of each bracket in one round of Hyperband, where so many brackets fit; the hastiest first."""
+    """Trials of each bracket in one round of Hyperband, where so many brackets fit; the earliest-stopping first."""
     return [-(-fit * reduction**s // (s + 1)) for s in reversed(range(fit))]
 
 

@@ -57,7 +57,9 @@ class RunFolder:
         """Returns itself; raises `StoreError` if no run was begun here."""
         if not self.is_run():
             problem = "no such folder" if not self.path.is_dir() else "not a run folder (it has no config.toml)"
-            raise StoreError(f"{self.path}: {problem}; `vmaptune runs` lists the runs there are")
+            below = len(find_runs(self.path))
+            known = f" {self.path}` lists the {below} below it" if below else "` lists the runs there are"
+            raise StoreError(f"{self.path}: {problem}; `vmaptune runs{known}")
         return self
 
     @contextmanager
@@ -119,10 +121,10 @@ def new_folder(root: str | Path, name: str) -> RunFolder:
 
 
 def find_runs(root: str | Path) -> list[RunFolder]:
-    """The run folders below `root` (or `root` itself), oldest first."""
-    root = Path(root)
-    places = [root, *(sorted(root.iterdir()) if root.is_dir() else [])]
-    found = [RunFolder(place) for place in places if RunFolder(place).is_run()]
+    """The run folders below `root` (or `root` itself), oldest first; those of cohorts and comparisons lie deeper."""
+    found = [
+        RunFolder(path.parent) for depth in ("", "*/", "*/*/", "*/*/*/") for path in Path(root).glob(f"{depth}config.toml")
+    ]
     return sorted(found, key=lambda run: run.config.stat().st_mtime)
 
 

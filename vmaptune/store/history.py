@@ -113,7 +113,8 @@ class History:
         self._db = connect(path, write=True)
         self._db.execute("PRAGMA synchronous = NORMAL")
         trial = "json_extract(config, '$.population.segment_steps') * json_extract(config, '$.population.generations')"
-        self._horizon = self._db.execute(f"SELECT {trial} FROM run").fetchone()[0]
+        stop = "coalesce(json_extract(config, '$.search.stop.name'), 'none') != 'none'"
+        self._horizon, self._stops = self._db.execute(f"SELECT {trial}, {stop} FROM run").fetchone()
         self._columns = [row["name"] for row in self._db.execute("PRAGMA table_info(record)")][len(_RECORD_COLUMNS) :]
 
     @staticmethod
@@ -160,7 +161,8 @@ class History:
             for s in np.flatnonzero((record.next_trial != record.trial) & (record.trial >= 0)):
                 p = int(record.parent[s])
                 whole, copied = record.step[s] >= self._horizon, p >= 0
-                reason = "diverged" if failed[s] else "completed" if whole else "replaced" if copied else "stopped"
+                alone = "stopped" if self._stops else "diverged"  # with its replicates
+                reason = "diverged" if failed[s] else "completed" if whole else "replaced" if copied else alone
                 self._db.execute("UPDATE trial SET ended = ?, reason = ? WHERE trial = ?", (g, reason, int(record.trial[s])))
                 if reason == "stopped":
                     detail = {"trial": int(record.trial[s]), "slot": int(s), "step": int(record.step[s])}

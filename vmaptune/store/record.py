@@ -42,11 +42,6 @@ class Record:
         """bool[N]: members that diverged or whose metric is not finite."""
         return ~np.isfinite(self.fitness) & (self.trial >= 0)
 
-    @property
-    def lost(self) -> bool:
-        """True if all members failed."""
-        return bool((self.failed | (self.trial < 0)).all())
-
 
 class Sink(Protocol):
     """Anything that wants to hear of each generation: the history, a progress bar, a tracker."""

@@ -115,7 +115,7 @@ def train(
     size = devices * math.ceil(trials / rounds / devices)  # so that devices share the slots evenly
     design = {name: [*column, *[column[-1]] * (rounds * size - trials)] for name, column in design.items()}  # rounds are whole
     tree = tree | {
-        "population": {"size": size, "segment_steps": steps, "generations": 1, "replicates": replicates},
+        "population": {"size": size, "segment_steps": steps, "generations": 1, "seeds": replicates},
         "search": {"method": "random", "trials": rounds * size},
         "batch": dict(tree.get("batch", {})) | {"order": order},
         "checkpoint": {"every": _CHECKPOINT_ROUNDS},

@@ -8,22 +8,33 @@ from vmaptune import models
 from vmaptune.data import embedded
 from vmaptune.data.splits import Splits
 from vmaptune.errors import ConfigError
-from vmaptune.settings import Count
+from vmaptune.settings import Count, Natural
 from vmaptune.tasks.contract import Task
 from vmaptune.tasks.supervised import classification
 
 
-def digits(*, model: Literal["mlp"] = "mlp", hidden: tuple[Count, ...] = (64, 64)) -> Task:
+def digits(
+    *,
+    model: Literal["mlp"] = "mlp",
+    hidden: tuple[Count, ...] = (64, 64),
+    layers: Natural = 0,
+    units: Count = 64,
+    activation: models.Activation = "relu",
+) -> Task:
     """Handwritten digits (scikit-learn, embedded): 1,797 images of 8x8, ten classes, classified by a small network.
 
     Args:
         model: The network.
         hidden: Width of each hidden layer.
+        layers: So many hidden layers of `units` each, in place of `hidden`; 0: as that says.
+        units: Width of each of those.
+        activation: Between layers.
 
     References:
         Alpaydin & Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998
     """
-    networks = {"mlp": lambda rngs: models.MLP(64, hidden, 10, rngs=rngs)}
+    widths = [units] * layers or hidden
+    networks = {"mlp": lambda rngs: models.MLP(64, widths, 10, activation=activation, rngs=rngs)}
     return classification(models.from_nnx(networks[model]), embedded.digits(), where="task digits")
 
 
