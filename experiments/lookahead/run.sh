@@ -16,6 +16,7 @@ vmaptune compare config.toml "${set[@]}" --seeds "$seeds" --budget steps=64000 -
     --arm "pbt_lookahead:population.segment_steps=150,fitness.lookahead.steps=50" \
     --arm "pbt_lookahead_75_25:population.segment_steps=75,population.generations=20,fitness.lookahead.steps=25" \
     --arm "pbt_lookahead_300_100:population.segment_steps=300,population.generations=5,fitness.lookahead.steps=100" \
+    --arm "pbt_cosine:$cosine" \
     --arm "random_cosine:search.method=random,$cosine" \
     --arm "asha_tpe_cosine:search.method=tpe,search.trials=1000,search.stop=asha,population.size=8,$cosine" \
     --arm "tuned_cosine:search.method=fixed,$cosine,$tuned"

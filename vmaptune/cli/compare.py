@@ -156,5 +156,10 @@ def _interval(interval: tuple[float, float, float]) -> str:
 
 
 def _pair(pair: Paired) -> list[Any]:
-    value, low, high = pair.difference
-    return [f"{value:+.2g} ({low:+.2g} to {high:+.2g})", f"{pair.wins}-{pair.ties}-{pair.losses}", pair.p, pair.p_holm]
+    value, low, high = (number + 0.0 for number in pair.difference)  # no -0
+    return [
+        f"{value:+.2g} ({low:+.2g} to {high:+.2g})",
+        f"{pair.wins}-{pair.ties}-{pair.losses}",
+        pair.p,
+        pair.p_holm,
+    ]

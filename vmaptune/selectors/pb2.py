@@ -12,14 +12,14 @@ from vmaptune.population import Offspring
 from vmaptune.selectors.contract import Selector, View
 from vmaptune.selectors.explore import reflect
 from vmaptune.selectors.readiness import Readiness, Standing, last_change, offspring, readiness, sharing
-from vmaptune.selectors.truncation import Quantile, cut_of, truncate
+from vmaptune.selectors.truncation import Quantile, truncate
 from vmaptune.settings import Count, NonNegative
 from vmaptune.space import Space
 
 _CANDIDATES = 128  # points at which the acquisition is compared for a child: half drawn anywhere, half near its parent
 _NEAR = 0.1  # standard deviation of the latter, as a fraction of the axis
 _FITS = 20  # steps of Adam on the marginal likelihood
-_LEAST_MODELLED = 16  # children that get a point of their own even if fewer are to be replaced
+_MODELLED = 32  # children of a generation that the model chooses for; each costs a solve
 _LARGE = 1e15  # beyond it, squares of fitness would leave float32
 
 
@@ -56,9 +56,9 @@ def pb2(ready: Readiness, *, quantile: Quantile = 0.25, kappa: NonNegative = 1.0
     A Gaussian process models how much a member gains in a generation, from its settings, its fitness before and the time:
     what was seen long ago counts less. Each child gets the settings with the highest upper confidence bound, and those
     before it in the same generation are taken as observed where the model expects them, so children keep apart (GP-BUCB).
-    With nothing seen yet (the first generation) that spreads them over the space. If more members failed than the model has
-    points for (16, or as many as the quantile asks for), the rest get uniform draws. A gain is measured from the fitness
-    that the member's own weights had a generation before, a child's from its parent's.
+    With nothing seen yet (the first generation) that spreads them over the space. The model chooses for 32 children of a
+    generation; if there are more, the others get settings near their parents'. A gain is measured from the fitness that the
+    member's own weights had a generation before, a child's from its parent's.
 
     Length scale, noise and forgetting are fitted at each generation by 20 steps of Adam on the marginal likelihood, within
     bounds: one length scale for all axes, as in the paper, because a generation adds few observations.
@@ -92,7 +92,7 @@ def pb2(ready: Readiness, *, quantile: Quantile = 0.25, kappa: NonNegative = 1.0
         now = ready.standing(state.changed, view, fitness)
         seen = _observe(seen_key, state, view, now)
         parent = truncate(parent_key, now, quantile)
-        size = min(n, max(cut_of(quantile, n), _LEAST_MODELLED))
+        size = min(n, _MODELLED)
         child = _propose(explore_key, seen, view, now, parent, state.generation + 1, kappa=kappa, size=size)
         order = offspring(birth_key, view, now, parent, child)
         born = order.parent < 0
@@ -132,7 +132,7 @@ def _propose(
     kappa: float,
     size: int,
 ) -> jax.Array:
-    """f32[N, D]: for up to `size` replaced slots the points of highest upper confidence bound; for others uniform draws."""
+    """f32[N, D]: the points of highest upper confidence bound for up to `size` replaced slots; near the parents for others."""
     uniform_key, near_key, rest_key = jax.random.split(key, 3)
     n, d = view.genotype.shape
     slots = jnp.arange(n, dtype=jnp.int32)
@@ -170,7 +170,8 @@ def _propose(
         return jax.lax.cond(replaced[chosen[i]], found, lambda carry: (carry, points[i, 0]), carry)
 
     _, found = jax.lax.scan(next_child, (x, y, known), jnp.arange(size))
-    return jax.random.uniform(rest_key, (n, d), jnp.float32).at[chosen].set(found)
+    others = reflect(view.genotype[parent] + _NEAR * jax.random.normal(rest_key, (n, d), jnp.float32))
+    return others.at[chosen].set(found)
 
 
 class _Fitted(NamedTuple):
