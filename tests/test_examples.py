@@ -33,7 +33,8 @@ def test_the_examples_that_must_exist_do():
 def test_a_config_resolves_as_it_stands_and_runs_tiny(path, tmp_path):
     whole, _ = load_config(path)
     assert whole.population.horizon > 4  # as it stands it is no tiny run
-    config, task = load_config(path, TINY)
+    trials = ["search.trials=4", "search.stop=none"] if "trials" in whole.search.values else []
+    config, task = load_config(path, [*TINY, *trials])
     result = tune(config, task=task, out=tmp_path / "run")
     assert result.status == "finished"
     assert len(result.history) == 4 * 2

@@ -278,8 +278,8 @@ def remember_plans(monkeypatch):
     """Has all `Generations` keep the plan that they are made for."""
     made = Generations.__init__
 
-    def init(self, config, task, plan, *rest):
-        made(self, config, task, plan, *rest)
+    def init(self, config, task, plan, *rest, **options):
+        made(self, config, task, plan, *rest, **options)
         self.plan = plan
 
     monkeypatch.setattr(Generations, "__init__", init)
