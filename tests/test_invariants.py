@@ -17,7 +17,7 @@ from vmaptune.population import Offspring, Stream, inherit, init_population, mak
 from vmaptune.programs import CompileLog
 from vmaptune.schedules import SCHEDULES, bare, cosine
 from vmaptune.schedules.mixture import Mixture, warmup_settings
-from vmaptune.selectors import SELECTORS, TRIAL_METHODS
+from vmaptune.selectors import TRIAL_METHODS
 from vmaptune.settings import settings
 from vmaptune.space import Axis, Space
 from vmaptune.train import make_segment
@@ -107,9 +107,8 @@ def test_2_new_values_compile_nothing(blob_task):
     assert sum(log.compilations.values()) == 0
 
 
-@pytest.mark.parametrize(
-    "method", [name for name in SELECTORS if name not in ("grid", "tpe", "cmaes", "gp")]
-)  # see test_search
+# Every way of keeping a state; test_search does the same for methods that propose.
+@pytest.mark.parametrize("method", ["truncation", "multifrequency", "differential", "pb2", "random", "evolution"])
 def test_3_resume_equals_uninterrupted(tmp_path, small, method):
     small["search"] = {"method": method} | ({"trials": 12} if method in TRIAL_METHODS else {})
     whole = vt.tune(small, out=tmp_path / "whole")

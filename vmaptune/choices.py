@@ -97,12 +97,28 @@ class MixedChoice(Choice):
 
 
 def bind(
-    known: Mapping[str, Setting], given: Mapping[str, Any], section: str, *, owner: str = "", searchable: bool = True
+    known: Mapping[str, Setting],
+    given: Mapping[str, Any],
+    section: str,
+    *,
+    owner: str = "",
+    searchable: bool = True,
+    besides: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """Checks given values and completes them by defaults, in the order of the signature."""
+    """Checks given values and completes them by defaults, in the order of the signature.
+
+    Args:
+        known: The settings of the section.
+        given: Their values.
+        section: Its name.
+        owner: What has these settings, in an error.
+        searchable: Whether an axis may stand for a number.
+        besides: What else the section knows, for an error to name.
+    """
     for key in given:
         if key not in known:
-            raise ConfigError(f"{section}: {owner or 'this section'} has no setting {key!r}{did_you_mean(key, known)}")
+            meant = did_you_mean(key, [*known, *besides])
+            raise ConfigError(f"{section}: {owner or 'this section'} has no setting {key!r}{meant}")
     values: dict[str, Any] = {}
     for name, setting in known.items():
         where = f"{section}.{name}"
@@ -146,9 +162,15 @@ def _toml_value(value: Any) -> Any:
 
 
 def choose(
-    table: Mapping[str, Any], section: str, rows: Mapping[str, Callable[..., Any]], *, default: str, key: str = "name"
+    table: Mapping[str, Any],
+    section: str,
+    rows: Mapping[str, Callable[..., Any]],
+    *,
+    default: str,
+    key: str = "name",
+    besides: Iterable[str] = (),
 ) -> Choice:
-    """Reads a section that names a row of a table.
+    """Reads a section that names a row of a table; `besides` is what else it knows, for an error to name.
 
     Raises:
         ConfigError: There is no such row, or a setting that it does not have or that does not fit.
@@ -160,7 +182,8 @@ def choose(
         kind = {"search": "search method", "search.stop": "stopper"}.get(section, section.partition(".")[0])
         raise ConfigError(f"{section}.{key}: there is no {kind} {name!r}{did_you_mean(name, rows)}")
     given = {k: v for k, v in table.items() if k != key}
-    return Choice(name, bind(settings(rows[name]), given, section, owner=name, searchable=not section.startswith("search")))
+    searchable = not section.startswith("search")
+    return Choice(name, bind(settings(rows[name]), given, section, owner=name, searchable=searchable, besides=besides))
 
 
 def choose_schedule(table: Mapping[str, Any], section: str) -> Choice:

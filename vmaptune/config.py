@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -254,9 +254,9 @@ def _resolve(tree: Mapping[str, Any], task: Task | None) -> tuple[RunConfig, Tas
         schedules=_resolve_schedules(_table(tree, "schedule"), optimizer, task_choice),
         plateau=Choice("plateau", bind(settings(plateau), _table(tree, "plateau"), "plateau", owner="it")),
         population=_resolve_fixed(PopulationSize, tree, "population"),
-        fitness=_bound(Fitness, {k: v for k, v in fitness.items() if k != "lookahead"}, "fitness"),
+        fitness=_bound(Fitness, {k: v for k, v in fitness.items() if k != "lookahead"}, "fitness", besides=["lookahead"]),
         lookahead=_bound(Lookahead, _table(fitness, "lookahead", "fitness."), "fitness.lookahead"),
-        search=choose(method, "search", SELECTORS, default="truncation", key="method"),
+        search=choose(method, "search", SELECTORS, default="truncation", key="method", besides=_ALL_METHODS),
         repeats=_bound(Repeats, {k: v for k, v in search.items() if k in settings(Repeats)}, "search"),
         stop=_resolve_stop(search.get("stop", {})),
         budget=_bound(Budget, _table(search, "budget", "search."), "search.budget"),
@@ -318,8 +318,10 @@ def _resolve_fixed(cls: type[Any], tree: Mapping[str, Any], section: str) -> Any
     return _bound(cls, _table(tree, section), section, searchable=True)
 
 
-def _bound(cls: type[Any], table: Mapping[str, Any], section: str, *, searchable: bool = False) -> Any:
-    return cls(**bind(settings(cls), table, section, searchable=searchable))
+def _bound(
+    cls: type[Any], table: Mapping[str, Any], section: str, *, searchable: bool = False, besides: Iterable[str] = ()
+) -> Any:
+    return cls(**bind(settings(cls), table, section, searchable=searchable, besides=besides))
 
 
 def _resolve_task(table: Mapping[str, Any], task: Task | None) -> tuple[Choice, Task]:

@@ -201,7 +201,7 @@ class Generations:
 
         Returns:
             The state after them; their facts, stacked along a leading axis of `capacity`; and how many ran: fewer than asked
-            for where the host is needed in between (see `halted`). All are still being computed.
+            for where the host is needed in between (see `_halted`). All are still being computed.
         """
         return self._program(self._inputs, state, jnp.int32(first), jnp.int32(count))
 

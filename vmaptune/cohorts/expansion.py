@@ -167,7 +167,11 @@ def _tasks(branches: list[_Branch], task: Task | None) -> list[_Branch]:
 def _built(branch: _Branch, known: Known) -> Task:
     """A branch's task, for the settings of its loss."""
     table = _table(branch, ("task",))
-    return resolve({"task": {k: v for k, v in table.items() if k == "name" or k in known}, "batch": {"size": 1}})[1]
+    tree = {"task": {k: v for k, v in table.items() if k == "name" or k in known}, "batch": {"size": 1}}
+    try:
+        return resolve(tree)[1]
+    except ConfigError as error:
+        raise ConfigError(str(error).removeprefix("config: ")) from error.__cause__
 
 
 def _schedules(branches: list[_Branch]) -> list[_Branch]:
