@@ -24,14 +24,12 @@ from vmaptune.selectors import SELECTORS, TRIAL_METHODS
 from vmaptune.store.reading import read_events
 from vmaptune.toml import default_tree
 
-ROUNDS = 3
 
-
-def tree_of(method: str, slots: int, stop: str) -> dict:
+def tree_of(method: str, slots: int, stop: str, rounds: int) -> dict:
     tree = default_tree()
     search = {"method": method}
     if method in TRIAL_METHODS:
-        search |= {"trials": ROUNDS * slots, "stop": stop} | ({"points": 6} if method == "grid" else {})
+        search |= {"trials": rounds * slots, "stop": stop} | ({"points": 6} if method == "grid" else {})
     return tree | {"search": search, "population": tree["population"] | {"size": slots}}
 
 
@@ -53,8 +51,8 @@ def update_seconds(config: vt.RunConfig, repeats: int = 5) -> float:
     return statistics.median(seconds[1:])
 
 
-def measure(method: str, slots: int, stop: str) -> dict:
-    config, task = resolve(tree_of(method, slots, stop))
+def measure(method: str, slots: int, stop: str, rounds: int) -> dict:
+    config, task = resolve(tree_of(method, slots, stop, rounds))
     with tempfile.TemporaryDirectory() as folder:
         run = vt.tune(config, task=task, out=Path(folder) / "run")
         events = [e for e in read_events(run.run / "history.db") if e["kind"] == "generation"]
@@ -76,10 +74,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slots", type=int, default=1024)
     parser.add_argument("--stop", default="none")
+    parser.add_argument("--rounds", type=int, default=3, help="trials per slot, for trials over slots")
     parser.add_argument("--methods", default=",".join(name for name in SELECTORS if name != "evolution"))
     given = parser.parse_args()
     for method in given.methods.split(","):
-        print(json.dumps(measure(method, given.slots, given.stop if method in TRIAL_METHODS else "none")), flush=True)
+        print(
+            json.dumps(measure(method, given.slots, given.stop if method in TRIAL_METHODS else "none", given.rounds)),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

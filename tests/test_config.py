@@ -475,7 +475,10 @@ ERRORS = [
         "population: this section has no setting 'steps'; did you mean 'seeds'?",
     ),
     ({"search": {"quantil": 0.2}}, "search: truncation has no setting 'quantil'; did you mean 'quantile'?"),
-    ({"search": {"method": "random", "quantile": 0.2}}, "search: random has no setting 'quantile'; known: trials"),
+    (
+        {"search": {"method": "random", "quantile": 0.2}},
+        "search: random has no setting 'quantile'; known: aggregate, budget, replicates, stop, trials",
+    ),
     ({"search": {"method": "random", "trails": 9}}, "search: random has no setting 'trails'; did you mean 'trials'?"),
     ({"schedule": {"end": 0.1}}, "schedule: constant has no setting 'end'; known: warmup, warmup_power, warmup_shape"),
     ({"plateau": {"factr": 0.5}}, "plateau: it has no setting 'factr'; did you mean 'factor'?"),
