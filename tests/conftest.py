@@ -50,12 +50,26 @@ def small() -> dict:
     return {section: dict(table) for section, table in SMALL.items()}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def forget_programs() -> Iterator[None]:
-    """Thousands of compiled programs make a worker slow, and large: 5 GB. Those that another file wants are on disk."""
-    yield
+def forget() -> None:
+    """Drops every compiled program of this process; those that another test wants are on disk."""
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs() -> Iterator[None]:
+    """Thousands of compiled programs make a worker slow, and large: 5 GB."""
+    yield
+    forget()
+
+
+@pytest.fixture(autouse=True)
+def spare_memory_maps() -> Iterator[None]:
+    """Each program holds about ten memory maps; where Linux has no more to give (65,530 a process), XLA crashes."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 40_000:
+        forget()
 
 
 def blobs(n: int = 120, features: int = 4, classes: int = 3, seed: int = 0) -> Splits:

@@ -27,15 +27,6 @@ values = st.one_of(st.floats(-2, 2, width=32), st.sampled_from([np.nan, np.inf, 
 sizes = st.sampled_from([1, 2, 3, 8])  # few, because every size compiles its own operations
 
 
-@pytest.fixture(autouse=True, scope="module")
-def keep_no_programs():
-    """Both workers compile the same scans here at the same time; reading what the other was writing has crashed jaxlib."""
-    before = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)
-    yield
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
-
-
 def view_of(fitness, status=None, done=None, seed=0, dimension=3, step=0, trial=None):
     n = len(fitness)
     zeros = jnp.zeros(n, jnp.int32)

@@ -99,7 +99,8 @@ class Verification:
             return f"Not the same: beyond {TOLERANCE:.0%} for the first time in {where}."
         if self.strict and not self.elsewhere:
             return f"The same to {TOLERANCE:.0%}, but not to the bit, which the strict plan promises."
-        return f"The same within rounding: {self.largest_relative.relative:.1e} apart at most, relatively."
+        weights = f", weights by {self.weights.absolute:.1e}" if self.weights is not None else ""
+        return f"The same but for rounding: metrics differ by {self.largest_relative.relative:.1e} relatively at most{weights}."
 
     def as_json(self) -> dict[str, Any]:
         """As strict JSON values."""

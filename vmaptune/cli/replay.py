@@ -54,9 +54,9 @@ def _print(found: Replay, *, as_json: bool) -> None:
     title = f"Trial {found.trial} of {found.run}: {found.steps} steps, handed on {found.copies} times"
     print_table(title, columns, lines)
     validation, test = found.inherited("validation"), found.inherited("test")
-    real = "" if test is None else f", on test {show(test)}"
+    real = "" if test is None else f", on test {_rounded(test)}"
     click.echo(
-        f"\nInherited weights, luck and selection: on validation {show(validation)}{real} (positive: the winner is better)."
+        f"\nInherited weights, luck and selection: on validation {_rounded(validation)}{real} (positive: the winner is better)."
     )
     click.echo(f"{found.as_good} of {found.schedule.summary(metric).n} replays do as well as the winner on validation.")
     if found.copies == 0:
@@ -66,3 +66,8 @@ def _print(found: Replay, *, as_json: bool) -> None:
         return
     gained = found.scheduled
     click.echo(f"Its schedule against its last settings alone, by seed: {show(gained.mean)} (std {show(gained.std)}).")
+
+
+def _rounded(difference: float | None) -> str:
+    """A difference of float32 numbers, without what is their rounding."""
+    return "unknown" if difference is None else f"{round(difference, 6) + 0.0:.4g}"

@@ -122,4 +122,5 @@ def _print_bars(genealogy: Genealogy) -> None:
     print_table("Descendants of each founder", ("generation", "founders", ""), [[g + 1, alive, bar] for g, alive, bar in drawn])
     known = [f"{letter} trial {founder}" for letter, founder in letters.items()]
     dots = [f"{OTHERS} others"] * any(OTHERS in bar for _, _, bar in drawn)
-    click.echo(", ".join(known + dots) + " (A is the winner's)" * ("A" in letters))
+    legend = ", ".join(known + dots) + " (A is the winner's)" * ("A" in letters)
+    click.echo(click.wrap_text(legend, width=110))

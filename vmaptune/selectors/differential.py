@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import msgspec
 
-from vmaptune.population import Offspring
-from vmaptune.selectors.contract import Selector, View
-from vmaptune.selectors.explore import reflect
-from vmaptune.selectors.readiness import Readiness, last_change, offspring, readiness, sharing
+from vmaptune.selectors.contract import Selector
+from vmaptune.selectors.evolving import evolving
+from vmaptune.selectors.explore import Scales, reflect
+from vmaptune.selectors.readiness import Readiness, Standing, readiness, sharing
 from vmaptune.selectors.truncation import Quantile, truncate
 from vmaptune.settings import Fraction
-from vmaptune.space import Space
 
 Weight = Annotated[float, msgspec.Meta(ge=0, le=2)]
 
@@ -54,24 +54,15 @@ def differential(
         Awad et al., DEHB, https://arxiv.org/abs/2105.09821 (weight and crossover 0.5)
     """
 
-    def init(key: jax.Array, space: Space, n: int) -> Any:
-        del key, space
-        return jnp.zeros(n, jnp.int32)
-
-    def update(key: jax.Array, state: Any, view: View, fitness: jax.Array) -> tuple[Any, Offspring]:
-        parent_key, first_key, second_key, noise_key, coin_key, gene_key, birth_key = jax.random.split(key, 7)
-        n, d = view.genotype.shape
-        now = ready.standing(state, view, fitness)
-        parent = truncate(parent_key, now, quantile)
-
+    def along_differences(key: jax.Array, axes: Scales, genotype: jax.Array, parent: jax.Array, now: Standing) -> jax.Array:
+        del axes, now
+        first_key, second_key, noise_key, coin_key, gene_key = jax.random.split(key, 5)
+        n, d = genotype.shape
         a = jax.random.randint(first_key, (n,), 0, n)
         b = (a + jax.random.randint(second_key, (n,), 1, max(n, 2))) % n
-        base, noise = view.genotype[parent], jax.random.normal(noise_key, (n, d))
-        mutant = reflect(base + weight * (view.genotype[a] - view.genotype[b]) + sigma * noise)
+        base, noise = genotype[parent], jax.random.normal(noise_key, (n, d))
+        mutant = reflect(base + weight * (genotype[a] - genotype[b]) + sigma * noise)
         sure = jax.random.randint(gene_key, (n, 1), 0, max(d, 1)) == jnp.arange(d)[None]
-        child = jnp.where(jax.random.bernoulli(coin_key, crossover, (n, d)) | sure, mutant, base)
+        return jnp.where(jax.random.bernoulli(coin_key, crossover, (n, d)) | sure, mutant, base)
 
-        order = offspring(birth_key, view, now, parent, child)
-        return last_change(state, view, order.parent), order
-
-    return Selector(init, update)
+    return evolving(ready, partial(truncate, quantile=quantile), along_differences)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from vmaptune.population import Offspring
-from vmaptune.selectors.contract import Selector, View
-from vmaptune.selectors.readiness import Readiness, last_change, offspring, readiness, sharing
+from vmaptune.selectors.contract import Selector
+from vmaptune.selectors.evolving import evolving
+from vmaptune.selectors.explore import Scales
+from vmaptune.selectors.readiness import Readiness, Standing, readiness, sharing
 from vmaptune.selectors.truncation import Quantile, truncate
-from vmaptune.space import Space
 
 
 @sharing(readiness)
@@ -34,18 +35,9 @@ def selection_only(
         Doulazmi et al., Multiple-Frequencies Population-Based Training, https://arxiv.org/abs/2506.03225
     """
 
-    def init(key: jax.Array, space: Space, n: int) -> Any:
-        del key, space
-        return jnp.zeros(n, jnp.int32)
+    def copied(key: jax.Array, axes: Scales, genotype: jax.Array, parent: jax.Array, now: Standing) -> jax.Array:
+        del key, axes
+        child = genotype[parent]
+        return jnp.where(now.failed[:, None], child, genotype) if settings_from == "self" else child
 
-    def update(key: jax.Array, state: Any, view: View, fitness: jax.Array) -> tuple[Any, Offspring]:
-        parent_key, birth_key = jax.random.split(key)
-        now = ready.standing(state, view, fitness)
-        parent = truncate(parent_key, now, quantile)
-        child = view.genotype[parent]
-        if settings_from == "self":
-            child = jnp.where(now.failed[:, None], child, view.genotype)
-        order = offspring(birth_key, view, now, parent, child)
-        return last_change(state, view, order.parent), order
-
-    return Selector(init, update)
+    return evolving(ready, partial(truncate, quantile=quantile), copied)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from vmaptune.population import Offspring
-from vmaptune.selectors.contract import Selector, View
-from vmaptune.selectors.explore import Explore, explorer, scales
-from vmaptune.selectors.readiness import Readiness, last_change, offspring, one_of_the_best, readiness, sharing
-from vmaptune.space import Space
+from vmaptune.selectors.contract import Selector
+from vmaptune.selectors.evolving import evolving
+from vmaptune.selectors.explore import Explore, explorer
+from vmaptune.selectors.readiness import Readiness, Standing, one_of_the_best, readiness, sharing
 
 
 @sharing(readiness, explorer)
@@ -30,22 +27,13 @@ def tournament(ready: Readiness, exploring: Explore) -> Selector:
         Jaderberg et al., Population Based Training of Neural Networks, https://arxiv.org/abs/1711.09846
     """
 
-    def init(key: jax.Array, space: Space, n: int) -> Any:
-        del key
-        return jnp.zeros(n, jnp.int32), scales(space)
-
-    def update(key: jax.Array, state: Any, view: View, fitness: jax.Array) -> tuple[Any, Offspring]:
-        changed, axes = state
-        rival_key, sound_key, explore_key, birth_key = jax.random.split(key, 4)
-        n = fitness.shape[0]
+    def meet(key: jax.Array, now: Standing) -> jax.Array:
+        rival_key, sound_key = jax.random.split(key)
+        n = len(now.rank)
         slots = jnp.arange(n, dtype=jnp.int32)
-        now = ready.standing(changed, view, fitness)
         rival = (slots + jax.random.randint(rival_key, (n,), 1, max(n, 2))) % n
         rival = jnp.where(now.failed, one_of_the_best(sound_key, now, n), rival)
         lost = now.failed | (now.open & (now.score < now.score[rival]))
-        parent = jnp.where(lost, rival, slots)
-        child = exploring(explore_key, axes, view.genotype, parent, now)
-        order = offspring(birth_key, view, now, parent, child)
-        return (last_change(changed, view, order.parent), axes), order
+        return jnp.where(lost, rival, slots)
 
-    return Selector(init, update)
+    return evolving(ready, meet, exploring)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import msgspec
 
-from vmaptune.population import Offspring
-from vmaptune.selectors.contract import Selector, View
-from vmaptune.selectors.explore import Explore, explorer, scales
-from vmaptune.selectors.readiness import Readiness, Standing, last_change, offspring, one_of_the_best, readiness, sharing
-from vmaptune.space import Space
+from vmaptune.selectors.contract import Selector
+from vmaptune.selectors.evolving import evolving
+from vmaptune.selectors.explore import Explore, explorer
+from vmaptune.selectors.readiness import Readiness, Standing, one_of_the_best, readiness, sharing
 
 Quantile = Annotated[float, msgspec.Meta(ge=0, le=0.5)]
 
@@ -35,21 +35,7 @@ def truncation(ready: Readiness, exploring: Explore, *, quantile: Quantile = 0.2
     References:
         Jaderberg et al., Population Based Training of Neural Networks, https://arxiv.org/abs/1711.09846
     """
-
-    def init(key: jax.Array, space: Space, n: int) -> Any:
-        del key
-        return jnp.zeros(n, jnp.int32), scales(space)
-
-    def update(key: jax.Array, state: Any, view: View, fitness: jax.Array) -> tuple[Any, Offspring]:
-        changed, axes = state
-        parent_key, explore_key, birth_key = jax.random.split(key, 3)
-        now = ready.standing(changed, view, fitness)
-        parent = truncate(parent_key, now, quantile)
-        child = exploring(explore_key, axes, view.genotype, parent, now)
-        order = offspring(birth_key, view, now, parent, child)
-        return (last_change(changed, view, order.parent), axes), order
-
-    return Selector(init, update)
+    return evolving(ready, partial(truncate, quantile=quantile), exploring)
 
 
 def cut_of(quantile: float, n: int) -> int:
