@@ -1,47 +1,43 @@
-"""The model edge: a module becomes a pair of pure functions, and past this room all is arrays and pytrees.
-
-The module is split once, into parameters, random streams and other state (batch statistics). Parameters and state belong
-to a member. Random streams do not: on every call their keys are derived afresh from the key that is passed in, one a
-stream, so that a copied member can never share randomness with its parent, and no key is ever stored.
-"""
+"""Modules of Flax NNX."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vmaptune.settings import with_settings
-
-
-class Model(NamedTuple):
-    """A network as two pure functions.
-
-    Attributes:
-        init: `key -> (params, state)`.
-        apply: `(params, state, inputs, key, *, train: bool, <float settings>) -> (outputs, state)`.
-    """
-
-    init: Callable[..., tuple[Any, Any]]
-    apply: Callable[..., tuple[Any, Any]]
+from vmaptune.errors import ConfigError
+from vmaptune.models.adapters.contract import Model, attempt, flags, parameters_of, with_call_settings
 
 
 def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     """Adapts a Flax NNX module.
 
+    It is split once, into parameters, random streams and other state.
+
     Args:
         make: Builds the module from its random streams, such as `lambda rngs: MLP(64, [32], 10, rngs=rngs)`. Keyword-only
             float parameters of the module's `__call__` become settings of the task: traced, one value a member, and
-            searchable. `train()` and `eval()` modes are set by the engine.
+            searchable. `train()` and `eval()` modes are set by the engine, and so is a parameter of the call that is
+            named `train`, `training`, `is_training` or `deterministic`.
 
     Returns:
         The pair of pure functions. `params` and `state` are nested dicts of arrays.
+
+    Raises:
+        ConfigError: The module cannot be built.
+
+    References:
+        Flax NNX, https://flax.readthedocs.io
     """
-    abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+    abstract = attempt(lambda: nnx.eval_shape(lambda: make(nnx.Rngs(0))), "from_nnx: the module cannot be built")
+    if not isinstance(abstract, nnx.Module):
+        raise ConfigError(f"from_nnx: make must return a flax.nnx.Module; given: {type(abstract).__name__}")
     call = type(abstract).__call__
+    named = parameters_of(call, "from_nnx")
     graph, params_like, streams, state_like = nnx.split(abstract, nnx.Param, nnx.RngState, ...)
     params_tree, state_tree = jax.tree.structure(params_like), jax.tree.structure(state_like)
     stream_leaves, stream_tree = jax.tree.flatten(streams)
@@ -63,7 +59,7 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
             copy=True,
         )
         module.train() if train else module.eval()
-        outputs = module(inputs, **settings)
+        outputs = module(inputs, **flags(named, train=train), **settings)
         return outputs, nnx.to_pure_dict(nnx.split(module, nnx.Param, nnx.RngState, ...)[3])
 
-    return Model(init, with_settings(apply, call))
+    return Model(init, with_call_settings(apply, call, "from_nnx"))
