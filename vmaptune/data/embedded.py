@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vmaptune.data.splits import Splits, split_classification
+from vmaptune.data.splits import Splits, split_classification, split_rows
 
 
 def digits() -> Splits:
@@ -20,3 +20,52 @@ def digits() -> Splits:
 
     pixels, labels = load_digits(return_X_y=True)
     return split_classification((pixels / 16.0).astype(np.float32), labels.astype(np.int32))
+
+
+def breast_cancer(*, validation: float = 0.2, test: float = 0.2, seed: int = 0) -> Splits:
+    """Breast cancer (Wisconsin, diagnostic): 569 tumours, 30 measurements of each, label 1 if benign (63 %), else 0.
+
+    Args:
+        validation: Share of the examples for validation.
+        test: Share of the examples for test.
+        seed: Of the cut, which is stratified.
+
+    Returns:
+        Splits of `(f32[n, 30], i32[n])`, inputs standardised by the training split.
+
+    References:
+        Street et al., Nuclear feature extraction for breast tumor diagnosis, SPIE 1905, 1993
+    """
+    from sklearn.datasets import load_breast_cancer
+
+    inputs, labels = load_breast_cancer(return_X_y=True)
+    parts = split_rows(len(labels), validation=validation, test=test, seed=seed, stratify=labels)
+    scaled = _standardised(inputs, parts[0])
+    return Splits(*((scaled[rows], labels[rows].astype(np.int32)) for rows in parts))
+
+
+def diabetes(*, validation: float = 0.2, test: float = 0.2, seed: int = 0) -> Splits:
+    """Diabetes: how far the disease went in a year, for 442 patients, from age, sex, body mass, blood pressure and serum.
+
+    Args:
+        validation: Share of the examples for validation.
+        test: Share of the examples for test.
+        seed: Of the cut, which is random.
+
+    Returns:
+        Splits of `(f32[n, 10], f32[n])`, inputs and targets standardised by the training split.
+
+    References:
+        Efron et al., Least Angle Regression, https://arxiv.org/abs/math/0406456
+    """
+    from sklearn.datasets import load_diabetes
+
+    inputs, targets = load_diabetes(return_X_y=True, scaled=False)
+    parts = split_rows(len(targets), validation=validation, test=test, seed=seed)
+    scaled, answers = _standardised(inputs, parts[0]), _standardised(targets, parts[0])
+    return Splits(*((scaled[rows], answers[rows]) for rows in parts))
+
+
+def _standardised(values: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Columns with mean 0 and variance 1 over the training rows, as float32."""
+    return ((values - values[train].mean(axis=0)) / values[train].std(axis=0)).astype(np.float32)

@@ -6,6 +6,7 @@ leaves share their leading axis: the examples.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,6 +15,9 @@ import numpy as np
 from vmaptune.errors import ConfigError
 
 Part = Literal["train", "validation", "test"]
+Cut = Literal["auto", "random", "stratified", "grouped", "time"]
+
+_SLICE = 2**22  # numbers that are looked at side by side: arrays may be files larger than memory
 
 
 class Splits(NamedTuple):
@@ -51,9 +55,80 @@ def check_splits(splits: Splits, where: str) -> Splits:
             if np.shape(leaf)[1:] != np.shape(reference)[1:]:
                 shapes = f"{np.shape(leaf)[1:]}, in train {np.shape(reference)[1:]}"
                 raise ConfigError(f"{where}: an example of the {part} split has shape {shapes}")
-            if np.issubdtype(np.asarray(leaf).dtype, np.floating) and not np.isfinite(leaf).all():
+            if not _is_finite(np.asarray(leaf)):
                 raise ConfigError(f"{where}: the {part} split holds NaN or infinite values; impute or drop them first")
     return splits
+
+
+def _is_finite(leaf: np.ndarray) -> bool:
+    if not np.issubdtype(leaf.dtype, np.floating):
+        return True
+    rows = max(1, _SLICE // max(1, leaf[0].size))
+    return all(np.isfinite(leaf[start : start + rows]).all() for start in range(0, len(leaf), rows))
+
+
+def split_rows(
+    n: int,
+    *,
+    validation: float,
+    test: float,
+    seed: int,
+    stratify: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    ordered: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cuts the rows 0..n-1 into three parts that have none in common.
+
+    Args:
+        n: Number of examples.
+        validation: Share of all examples for validation; 0: none.
+        test: Share of all examples for test; 0: none.
+        seed: Seed of the shuffle, apart from a run's seed: every run sees the same split.
+        stratify: [n], classes: each part has the same share of every class.
+        groups: [n], whose example each is: nobody's are in two parts. Shares are then of groups, not of examples.
+        ordered: Examples stand in their order in time: the oldest train, the next validate, the newest test. Nothing is
+            shuffled.
+
+    Returns:
+        Rows of train, validation and test, i64[] each, ascending.
+
+    Raises:
+        ConfigError: A part would be empty, a class or the groups are too few to be cut, or more than one of `stratify`,
+            `groups` and `ordered` is asked for.
+    """
+    if (stratify is not None) + (groups is not None) + ordered > 1:
+        raise ConfigError("data: a cut is stratified, grouped or in order of time; given: more than one of these")
+    if not (validation >= 0 and test >= 0 and validation + test < 1):
+        raise ConfigError(f"data: validation and test must leave something to train on; given: {validation} and {test} of all")
+    rest, held = _cut(np.arange(n), test, seed, stratify, groups, ordered)
+    train, chosen = _cut(rest, validation / (1 - test), seed, stratify, groups, ordered)
+    return np.sort(train), np.sort(chosen), np.sort(held)
+
+
+def _cut(
+    rows: np.ndarray, share: float, seed: int, stratify: np.ndarray | None, groups: np.ndarray | None, ordered: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Takes a share of the rows away: what is left, and what was taken."""
+    from sklearn.model_selection import GroupShuffleSplit, train_test_split
+
+    if share == 0:
+        return rows, rows[:0]
+    units = len(rows) if groups is None else len(np.unique(groups[rows]))
+    count = math.ceil(share * units - 1e-9)  # 0.2 / 0.7 of 70 is 20, whatever floats say
+    by = "by class" if stratify is not None else "by group" if groups is not None else "in three"
+    try:
+        if groups is not None:
+            cutter = GroupShuffleSplit(n_splits=1, test_size=count, random_state=seed)
+            left, taken = next(cutter.split(rows, groups=groups[rows]))
+            return rows[left], rows[taken]
+        if ordered:
+            left, taken = train_test_split(rows, test_size=count, shuffle=False)
+        else:
+            labels = None if stratify is None else stratify[rows]
+            left, taken = train_test_split(rows, test_size=count, random_state=seed, stratify=labels)
+    except ValueError as error:
+        raise ConfigError(f"data: cannot cut {len(rows)} examples {by}: {error}") from None
+    return left, taken
 
 
 def split_classification(
@@ -74,17 +149,8 @@ def split_classification(
     Raises:
         ConfigError: Lengths differ, or a class has too few examples to be in all three parts.
     """
-    from sklearn.model_selection import train_test_split
-
     inputs, labels = np.asarray(inputs), np.asarray(labels)
     if len(inputs) != len(labels):
         raise ConfigError(f"data: inputs and labels differ in length; given: {len(inputs)} and {len(labels)}")
-    if not (validation > 0 and test > 0 and validation + test < 1):
-        raise ConfigError(f"data: validation and test must leave something to train on; given: {validation} and {test} of all")
-    try:
-        rest, held = train_test_split(np.arange(len(labels)), test_size=test, random_state=seed, stratify=labels)
-        train, chosen = train_test_split(rest, test_size=validation / (1 - test), random_state=seed, stratify=labels[rest])
-    except ValueError as error:
-        raise ConfigError(f"data: cannot cut {len(labels)} examples by class: {error}") from None
-    parts = [(inputs[np.sort(rows)], labels[np.sort(rows)]) for rows in (train, chosen, held)]
-    return Splits(*parts)
+    parts = split_rows(len(labels), validation=validation, test=test, seed=seed, stratify=labels)
+    return Splits(*((inputs[rows], labels[rows]) for rows in parts))

@@ -1,0 +1,272 @@
+"""Tables from files: CSV and Parquet, read by polars and cut into parts."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from vmaptune.data.columns import Preprocessor, fitted, input_names, inputs_of
+from vmaptune.data.splits import Cut, Splits, split_rows
+from vmaptune.errors import ConfigError, did_you_mean, warn
+
+if TYPE_CHECKING:
+    import polars as pl
+
+Kind = Literal["auto", "classification", "regression"]
+SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
+_MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "?"]  # how files write that a value is missing
+_MOST_CLASSES = 20  # of a target of whole numbers that is still taken for classes
+
+
+class Table(NamedTuple):
+    """A table, ready to train on.
+
+    Attributes:
+        splits: Parts of `(f32[rows, features], targets)`: i32[rows], or for regression f32[rows], standardised by the
+            training rows: times `scale`, plus `mean`, they are in the file's units.
+        features: Name of each input: `age`, `age missing`, `city = Paris`.
+        classes: Name of each label, in order; none for regression.
+        preprocessor: Makes inputs of further rows.
+        mean: Of the training targets; 0 for classes.
+        scale: Standard deviation of the training targets; 1 for classes.
+        inferred: Sentences: what nobody said and was read off the data.
+    """
+
+    splits: Splits
+    features: tuple[str, ...]
+    classes: tuple[str, ...]
+    preprocessor: Preprocessor
+    mean: float
+    scale: float
+    inferred: tuple[str, ...]
+
+
+def read_table(
+    path: str,
+    target: str,
+    *,
+    kind: Kind = "auto",
+    drop: Sequence[str] = (),
+    validation: float = 0.2,
+    test: float = 0.2,
+    cut: Cut = "auto",
+    group: str = "",
+    time: str = "",
+    seed: int = 0,
+    validation_path: str = "",
+    test_path: str = "",
+) -> Table:
+    """Reads a table, cuts it, and makes numbers of its columns by what its training rows hold.
+
+    Numbers are standardised, a missing one is the median, and a column that misses some has an indicator beside it; an
+    infinite number counts as missing, a date is a number of days. Texts and booleans are categories, one column each, a
+    missing value a category of its own; those of less than 1 % of the rows share a column, one never seen is all zeros.
+
+    Args:
+        path: A .csv, .tsv (gzipped too) or .parquet file, from the current folder. The header names the columns.
+        target: Name of the column to predict. Rows that miss it are left out.
+        kind: auto: regression if the target holds numbers that are not all whole, or more than 20 different ones (or more
+            than one in ten rows); else classification.
+        drop: Columns to leave out.
+        validation: Share of the rows for validation, where no file is given.
+        test: Share of the rows for test, where no file is given.
+        cut: How rows are drawn. auto: grouped if there is a group, by time if there is a time, stratified for classes of at
+            least five rows each, else random.
+        group: Column whose equal values stay in one part; no input itself.
+        time: Column that orders the rows: the oldest train, the newest test; one that misses it is old. No input itself.
+        seed: Of the draw.
+        validation_path: A file of the same columns, used whole as the validation split.
+        test_path: The same for test.
+
+    Raises:
+        ConfigError: A file or a column is missing, unreadable or of another kind than asked for, there is one class only, a
+            split is empty, or no input is left.
+    """
+    paths = {"train": path, "validation": validation_path, "test": test_path}
+    frames = {part: _read(file, _place(part)) for part, file in paths.items() if file}
+    for setting, name in (("group", group), ("time", time), *(("drop", name) for name in drop)):
+        if name:
+            _check_column(frames["train"], name, setting, path)
+    for part, frame in frames.items():
+        _check_column(frame, target, "target", paths[part])
+        frames[part] = _with_target(frame, target, paths[part], _place(part))
+    kind, why = _kind(frames["train"][target], kind)
+    inferred = [f"{kind} of {target!r}: {why}"]
+    targets, classes = _targets(frames, target, kind)
+    cut, why = _way_to_cut(cut, group, time, targets["train"] if classes else None)
+    inferred += [f"cut {cut}: {why}"] * bool(why and len(frames) < 3)
+    whole, of_whole = frames["train"], targets["train"]
+    order = whole[time].arg_sort(nulls_last=False).to_numpy() if cut == "time" else np.arange(len(whole))
+    rows = split_rows(
+        len(whole),
+        validation=0.0 if validation_path else validation,
+        test=0.0 if test_path else test,
+        seed=seed,
+        stratify=of_whole if cut == "stratified" else None,
+        groups=whole[group].rank("dense").fill_null(0).to_numpy() if cut == "grouped" else None,
+        ordered=cut == "time",
+    )
+    for part, places in zip(Splits._fields, rows, strict=True):
+        if part == "train" or part not in frames:
+            frames[part], targets[part] = whole[order[places]], of_whole[order[places]]
+    scaled, mean, scale = _scaled(targets, classes)
+    preprocessor = fitted(frames["train"], [name for name in whole.columns if name not in {target, group, time, *drop}])
+    parts = ((inputs_of(frames[part], preprocessor, _place(part)), scaled[part]) for part in Splits._fields)
+    inferred.append(f"{len(preprocessor.numbers)} columns of numbers, {len(preprocessor.categories)} of categories")
+    return Table(Splits(*parts), input_names(preprocessor), classes, preprocessor, mean, scale, tuple(inferred))
+
+
+def column_names(path: str) -> list[str]:
+    """Names of a table's columns.
+
+    Raises:
+        ConfigError: There is no such file, or it cannot be read.
+    """
+    return _read(path, "task.path").columns
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def _read(path: str, where: str) -> pl.DataFrame:
+    """A file's rows; what is not finite is missing."""
+    import polars as pl
+
+    file = Path(path).expanduser()
+    if not file.name.lower().endswith(SUFFIXES):
+        raise ConfigError(f"{where}: expected a file that ends in {', '.join(SUFFIXES)}; given: {path!r}")
+    if not file.is_file():
+        raise ConfigError(f"{where}: there is no file {path!r} (a relative path begins at the current folder)")
+    try:
+        if file.suffix.lower() == ".parquet":
+            frame = pl.read_parquet(file)
+        else:
+            frame = pl.read_csv(
+                file, separator=_separator(file), null_values=_MISSING, try_parse_dates=True, infer_schema_length=None
+            )
+    except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}: {path} cannot be read: {str(error).strip().splitlines()[0]}") from None
+    floats = [name for name, dtype in frame.schema.items() if dtype.is_float()]
+    return frame.with_columns(pl.when(pl.col(name).is_finite()).then(pl.col(name)) for name in floats)
+
+
+def _separator(file: Path) -> str:
+    """What separates the names of the header: the most frequent of the usual four."""
+    with gzip.open(file, "rt", encoding="utf-8") if file.suffix.lower() == ".gz" else file.open(encoding="utf-8") as lines:
+        header = lines.readline()
+    return max(",;\t|", key=header.count)
+
+
+def _place(part: str) -> str:
+    return "task.path" if part == "train" else f"task.{part}_path"
+
+
+def _check_column(frame: pl.DataFrame, name: str, setting: str, path: str) -> None:
+    if name not in frame.columns:
+        raise ConfigError(f"task.{setting}: {path} has no column {name!r}{did_you_mean(name, frame.columns)}")
+
+
+# ------------------------------------------------------------------------------------------------------------- target
+
+
+def _with_target(frame: pl.DataFrame, target: str, path: str, where: str) -> pl.DataFrame:
+    """The rows that have a target."""
+    kept = frame.drop_nulls(target)
+    if kept.is_empty():
+        raise ConfigError(f"{where}: {path} has no row with a {target!r}; every split needs at least one example")
+    if lost := len(frame) - len(kept):
+        warn(f"{path}: {lost:,} of {len(frame):,} rows have no {target!r} and are left out")
+    return kept
+
+
+def _kind(column: pl.Series, kind: Kind) -> tuple[Kind, str]:
+    """Classification or regression, and why."""
+    if kind == "regression" and not column.dtype.is_numeric():
+        raise ConfigError(
+            f"task.target: regression needs numbers; column {column.name!r} holds {_held(column)}, such as {str(column[0])!r}"
+        )
+    if kind != "auto":
+        return kind, "as asked"
+    if not column.dtype.is_numeric():
+        return "classification", f"it holds {_held(column)}"
+    if column.dtype.is_float() and (column != column.round()).any():
+        return "regression", "it holds numbers that are not whole"
+    different = column.n_unique()
+    if different > min(_MOST_CLASSES, max(2, len(column) // 10)):
+        return "regression", f"it holds {different:,} different numbers"
+    return "classification", f"it holds {different} different whole numbers"
+
+
+def _held(column: pl.Series) -> str:
+    dtype = column.dtype
+    if dtype.is_temporal():
+        return "times" if str(dtype) in ("Time", "Duration") else "dates"
+    return {"Boolean": "booleans"}.get(str(dtype), "numbers" if dtype.is_numeric() else "text")
+
+
+def _targets(frames: dict[str, pl.DataFrame], target: str, kind: Kind) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Targets by part, f64[rows] or labels i32[rows], and the names of the classes."""
+    import polars as pl
+
+    columns = {part: frame[target] for part, frame in frames.items()}
+    if kind == "regression":
+        for part, column in columns.items():
+            if not column.dtype.is_numeric():
+                raise ConfigError(f"{_place(part)}: regression needs numbers; column {target!r} holds {_held(column)}")
+        return {part: column.cast(pl.Float64).to_numpy() for part, column in columns.items()}, ()
+    if all(column.dtype.is_numeric() for column in columns.values()):
+        columns = {part: column.cast(pl.Float64) for part, column in columns.items()}
+        values = pl.concat(list(columns.values())).unique().sort()
+        names = tuple(f"{value:g}" for value in values)
+    else:
+        columns = {part: column.cast(pl.String) for part, column in columns.items()}
+        values = pl.concat(list(columns.values())).unique().sort()
+        names = tuple(values)
+    rows = len(columns["train"])
+    if len(names) < 2:
+        raise ConfigError(f"task.target: column {target!r} holds one class only; given: {names[0]!r} in all {rows:,} rows")
+    if len(names) > max(2, rows // 2):
+        raise ConfigError(f"task.target: column {target!r} holds {len(names):,} classes in {rows:,} rows, too many to learn")
+    labels = {
+        part: column.replace_strict(values, list(range(len(names))), return_dtype=pl.Int32).to_numpy()
+        for part, column in columns.items()
+    }
+    return labels, names
+
+
+def _scaled(targets: dict[str, np.ndarray], classes: tuple[str, ...]) -> tuple[dict[str, np.ndarray], float, float]:
+    """Targets as they are trained on, with the mean and the standard deviation that were taken out."""
+    train = targets["train"]
+    if train.min() == train.max():
+        given = f"one class only; given: {classes[train[0]]!r}" if classes else f"one value only; given: {train[0]:g}"
+        raise ConfigError(f"task.target: the train split holds {given}")
+    if classes:
+        return targets, 0.0, 1.0
+    mean, scale = float(train.mean()), float(train.std())
+    return {part: ((values - mean) / scale).astype(np.float32) for part, values in targets.items()}, mean, scale
+
+
+def _way_to_cut(cut: Cut, group: str, time: str, labels: np.ndarray | None) -> tuple[Cut, str]:
+    """How rows are cut, and why if nobody said."""
+    for way, name, column in (("grouped", "group", group), ("time", "time", time)):
+        if cut == way and not column:
+            raise ConfigError(f"task.{name}: name the column that decides; cut = {cut!r} needs it")
+        if column and cut not in ("auto", way):
+            raise ConfigError(f"task.{name}: means nothing with cut = {cut!r}; given: {column!r}")
+    if group and time:
+        raise ConfigError(f"task.time: rows are cut by group or by time; given: both, {group!r} and {time!r}")
+    if cut == "stratified" and labels is None:
+        raise ConfigError("task.cut: only classes can be stratified, and this is a regression; given: 'stratified'")
+    if cut != "auto":
+        return cut, ""
+    if group or time:
+        return ("grouped", f"by {group!r}") if group else ("time", f"by {time!r}")
+    if labels is None:
+        return "random", "targets are numbers"
+    least = int(np.bincount(labels)[np.unique(labels)].min())
+    return ("stratified", "by class") if least >= 5 else ("random", f"a class has only {least} rows")
