@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmaptune.choices import Choice
 from vmaptune.errors import ConfigError
 from vmaptune.settings import (
     Count,
@@ -20,6 +21,7 @@ from vmaptune.settings import (
     Rate,
     Seed,
     Setting,
+    Share,
     Usual,
     convert,
     settings,
@@ -86,6 +88,21 @@ def test_settings_are_the_keyword_only_parameters_in_order():
 
 def test_only_floats_are_traced():
     assert [name for name, s in settings(row).items() if s.traced] == ["rate", "scale", "plain"]
+
+
+def test_a_marked_float_is_static():
+    def task(*, share: Share = 0.2, rate: float = 0.2):
+        return share, rate
+
+    known = settings(task)
+    assert {name: setting.traced for name, setting in known.items()} == {"share": False, "rate": True}
+    values = {name: convert(setting, 0.25, name) for name, setting in known.items()}
+    assert values == {"share": 0.25, "rate": 0.25}
+    choice = Choice("task", values)
+    assert (choice.static, choice.traced) == ({"share": 0.25}, {"rate": 0.25})
+    assert type(choice.tree["share"]) is float  # as a file would have it
+    with pytest.raises(ConfigError, match=r"^share: expected float > 0 and < 1; given: 1\.0$"):
+        convert(known["share"], 1.0, "share")
 
 
 def test_a_setting_without_default_is_required():

@@ -28,7 +28,7 @@ def test_classification_pays_cross_entropy_and_counts_hits(blob_task):
     assert metrics["accuracy"] == pytest.approx(np.mean(logits.argmax(1) == y))
 
 
-@pytest.mark.parametrize("name", [name for name in tasks.TASKS if name not in ("branin", "hartmann6", "rosenbrock")])
+@pytest.mark.parametrize("name", ["digits", "digits_cnn", "breast_cancer", "diabetes", "linear_regression"])
 def test_every_task_learns(name):
     task = tasks.TASKS[name]()
     params, state = task.init(KEY, task.sample)

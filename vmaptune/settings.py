@@ -2,7 +2,8 @@
 
 Optimizers, schedules, losses, tasks and selectors are plain functions with keyword-only settings. `settings(fn)` reads
 them from the signature: a `float` is a traced scalar that may differ per member, a `tuple[float, ...]` a traced vector whose
-length is the same for all, anything else (`int`, `bool`, `str`, other tuples) is a shape or a branch and is the same for all.
+length is the same for all, anything else (`int`, `bool`, `str`, other tuples) is a shape or a branch and is the same for all,
+and so is a float that is marked `Static`.
 Ranges are `msgspec.Meta` in the annotation, so a value is checked by the type it is declared with; a `Usual` beside it says
 where people search. Config, `vmaptune list`, docs and tests read this, and nothing is declared twice.
 """
@@ -38,6 +39,14 @@ class Usual(NamedTuple):
     scale: Literal["linear", "log"] = "linear"
 
 
+class Static:
+    """Marks a float that is the same for all members, in its annotation: `Annotated[float, Meta(gt=0, lt=1), Static()]`."""
+
+
+class StaticFloat(float):
+    """A value of a setting that is marked so: by its type, it is told from one that may differ per member."""
+
+
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -45,6 +54,7 @@ Rate = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+Share = Annotated[float, msgspec.Meta(gt=0, lt=1), Static()]  # of the data: nothing that members could differ in
 
 _NOT_SETTINGS = frozenset({"train"})  # keyword-only parameters that the engine, not the user, fills in
 
@@ -57,7 +67,8 @@ class Setting:
         name: The parameter's name, as in TOML.
         annotation: The type that a value must convert to, ranges included.
         default: The default, or `inspect.Parameter.empty` when a value must be given.
-        traced: True for a `float` or a vector of them: one value per member, and an axis may stand in a number's place.
+        traced: True for a `float` (not `Static`) or a vector of them: one value per member, and an axis may stand in a
+            number's place.
         help: Its line in the function's `Args:` section.
     """
 
@@ -129,6 +140,7 @@ def settings(fn: Callable[..., Any]) -> dict[str, Setting]:
             )
         base = _base(parameter.annotation)
         traced = base is float or (get_origin(base) is tuple and _base(get_args(base)[0]) is float)
+        traced &= not _is_marked(parameter.annotation)
         found[name] = Setting(name, parameter.annotation, parameter.default, traced, helps.get(name, ""))
     return found
 
@@ -149,7 +161,7 @@ def convert(setting: Setting, value: Any, where: str) -> Any:
         converted = math.nan
     if converted != converted:  # NaN, given or not convertible: it would pass every range check
         raise ConfigError(f"{where}: expected {setting.type_name}; given: {show(value)}")
-    return converted
+    return StaticFloat(converted) if _is_marked(setting.annotation) else converted
 
 
 def _as_float32(value: float) -> float:
@@ -182,6 +194,10 @@ def with_settings(fn: Callable[..., Any], *others: Callable[..., Any]) -> Callab
     summary = (inspect.getdoc(fn) or "").partition("\n\nArgs:")[0]
     fn.__doc__ = summary + "\n\nArgs:\n" + "\n".join(f"    {name}: {text}" for name, text in helps.items() if name in names)
     return fn
+
+
+def _is_marked(annotation: Any) -> bool:
+    return any(isinstance(meta, Static) for meta in get_args(annotation)[1:])
 
 
 def _base(annotation: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict, Unpack
 
 import jax
 
@@ -11,6 +11,9 @@ from vmaptune.data.splits import Splits, check_splits
 from vmaptune.errors import ConfigError, did_you_mean
 from vmaptune.lowering import has_convolutions
 from vmaptune.settings import settings
+
+if TYPE_CHECKING:
+    from flax import linen, nnx
 
 Metrics = dict[str, jax.Array]
 
@@ -31,8 +34,35 @@ class Loss(Protocol):
         ...
 
 
+class Judged(TypedDict, total=False):
+    """What a model is trained for and judged by, in `Task.from_nnx` and its like.
+
+    Attributes:
+        loss: What is paid in training: "cross_entropy" (the default), "binary_cross_entropy", "mse", "huber", or a function
+            `(outputs, targets, *, <float settings>) -> f32[batch]`, whose settings become the task's.
+        metric: What members are selected by: "accuracy" (the default of a classification), "balanced_accuracy", "f1",
+            "roc_auc", "rmse" (the default of a regression), "mae", "r2", "loss", or a function
+            `(outputs, targets) -> f32[]` of a whole split.
+        direction: "max" or "min", of a metric function.
+        transform: `(inputs, key, *, <float settings>) -> inputs`, what is done to a batch's inputs while training.
+        where: What to call the task in an error.
+    """
+
+    loss: str | Callable[..., jax.Array]
+    metric: str | Callable[[jax.Array, jax.Array], jax.Array]
+    direction: Literal["max", "min"]
+    transform: Callable[..., jax.Array]
+    where: str
+
+
 class Task(NamedTuple):
     """A training problem.
+
+    `from_nnx`, `from_linen`, `from_equinox`, `from_haiku` and `from_functions` make one of examples with a known answer from
+    a model of your own: a classification if the loss is one of classes, a regression if it is one of numbers. For a loss
+    function, the metric's name decides, and else the data: integer targets are classes. Keyword-only float parameters of the
+    model's call and of the loss become settings of the task, one value a member. float64 data are trained in float32, as
+    everything in JAX, unless its x64 mode is on.
 
     What is a mean over examples, the loss measures, batch by batch. What is not (F1, AUC, the root of a mean square)
     needs a whole split at once: `predict` gives the outputs of each example, `score` is called once with those of all.
@@ -48,6 +78,7 @@ class Task(NamedTuple):
         score: `(outputs, data) -> {metric: f32[]}`, of a whole split at once: its outputs from `predict`, and the split.
             Measured on validation and test, never while training. The outputs of a split are held in memory, for as many
             members as are evaluated side by side. Given together with `predict`, or not at all.
+        features: Names of the inputs' columns, where they have any.
     """
 
     init: Callable[[jax.Array, Any], tuple[Any, Any]]
@@ -57,11 +88,98 @@ class Task(NamedTuple):
     direction: Literal["max", "min"]
     predict: Callable[[Any, Any, Any], Any] | None = None
     score: Callable[[Any, Any], Metrics] | None = None
+    features: tuple[str, ...] = ()
 
     @property
     def sample(self) -> Any:
         """A batch of one training example."""
         return jax.tree.map(lambda leaf: leaf[:1], self.splits.train)
+
+    @staticmethod
+    def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], splits: Splits, **judged: Unpack[Judged]) -> Task:
+        """A task of a Flax NNX module.
+
+        Args:
+            make: Builds the module, see `vmaptune.models.from_nnx`.
+            splits: Parts of `(inputs, targets)`.
+            **judged: See `Judged`.
+
+        Raises:
+            ConfigError: Something does not fit together; nothing is compiled before that is known.
+        """
+        from vmaptune.models.adapters import from_nnx
+        from vmaptune.tasks.adapting import supervised
+
+        return supervised(from_nnx(make), splits, **judged)
+
+    @staticmethod
+    def from_linen(module: linen.Module, splits: Splits, **judged: Unpack[Judged]) -> Task:
+        """A task of a Flax Linen module.
+
+        Args:
+            module: An instance, see `vmaptune.models.from_linen`.
+            splits: Parts of `(inputs, targets)`.
+            **judged: See `Judged`.
+
+        Raises:
+            ConfigError: As `from_nnx` does.
+        """
+        from vmaptune.models.adapters import from_linen
+        from vmaptune.tasks.adapting import example, supervised
+
+        return supervised(from_linen(module, example(splits, judged.get("where", "task"))), splits, **judged)
+
+    @staticmethod
+    def from_equinox(make: Callable[[jax.Array], Any], splits: Splits, **judged: Unpack[Judged]) -> Task:
+        """A task of an Equinox module.
+
+        Args:
+            make: Builds the module from a key, see `vmaptune.models.from_equinox`.
+            splits: Parts of `(inputs, targets)`.
+            **judged: See `Judged`.
+
+        Raises:
+            ConfigError: As `from_nnx` does, or Equinox is not installed.
+        """
+        from vmaptune.models.adapters import from_equinox
+        from vmaptune.tasks.adapting import supervised
+
+        return supervised(from_equinox(make), splits, **judged)
+
+    @staticmethod
+    def from_haiku(forward: Callable[..., Any], splits: Splits, **judged: Unpack[Judged]) -> Task:
+        """A task of a Haiku function.
+
+        Args:
+            forward: Not transformed yet, see `vmaptune.models.from_haiku`.
+            splits: Parts of `(inputs, targets)`.
+            **judged: See `Judged`.
+
+        Raises:
+            ConfigError: As `from_nnx` does, or Haiku is not installed.
+        """
+        from vmaptune.models.adapters import from_haiku
+        from vmaptune.tasks.adapting import example, supervised
+
+        return supervised(from_haiku(forward, example(splits, judged.get("where", "task"))), splits, **judged)
+
+    @staticmethod
+    def from_functions(init: Callable[..., Any], apply: Callable[..., Any], splits: Splits, **judged: Unpack[Judged]) -> Task:
+        """A task of a plain pair of functions.
+
+        Args:
+            init: `init(key)` or `init(key, inputs)`, see `vmaptune.models.from_functions`.
+            apply: `apply(params, inputs)`, with `state`, `key` and `train` if it wants them.
+            splits: Parts of `(inputs, targets)`.
+            **judged: See `Judged`.
+
+        Raises:
+            ConfigError: As `from_nnx` does.
+        """
+        from vmaptune.models.adapters import from_functions
+        from vmaptune.tasks.adapting import example, supervised
+
+        return supervised(from_functions(init, apply, example(splits, judged.get("where", "task"))), splits, **judged)
 
 
 class Measured(NamedTuple):

@@ -12,20 +12,34 @@ from typing import Any
 
 from vmaptune.errors import ConfigError, did_you_mean
 from vmaptune.tasks.contract import Task
-from vmaptune.tasks.digits import digits, digits_cnn
+from vmaptune.tasks.digits import digits
 from vmaptune.tasks.functions import branin, hartmann6, rosenbrock
+from vmaptune.tasks.images import arrays, digits_cnn, images
 from vmaptune.tasks.linear_regression import linear_regression
+from vmaptune.tasks.series import series
+from vmaptune.tasks.tables import breast_cancer, diabetes, table
+from vmaptune.tasks.text import text
 
 TaskBuilder = Callable[..., Task]
 
 TASKS: dict[str, TaskBuilder] = {
     "digits": digits,
     "digits_cnn": digits_cnn,
+    "breast_cancer": breast_cancer,
+    "diabetes": diabetes,
+    "table": table,
+    "images": images,
+    "arrays": arrays,
+    "text": text,
+    "series": series,
     "linear_regression": linear_regression,
     "branin": branin,
     "hartmann6": hartmann6,
     "rosenbrock": rosenbrock,
 }
+
+OF_FILES = frozenset({"table", "images", "arrays", "text", "series"})
+"""Those of data of your own; the data of the others are embedded or generated, and known to be what they should be."""
 
 
 def find_task(name: str) -> TaskBuilder:

@@ -15,6 +15,9 @@ from jax.scipy.stats import rankdata
 
 from vmaptune.tasks.losses import per_example
 
+MetricOf = Callable[[jax.Array, jax.Array], jax.Array]
+"""`(outputs, targets) -> f32[]`, of all examples of a split."""
+
 
 class Metric(NamedTuple):
     """How good outputs are.
@@ -24,7 +27,7 @@ class Metric(NamedTuple):
         direction: Whether more is better ("max") or less ("min").
     """
 
-    of: Callable[[jax.Array, jax.Array], jax.Array]
+    of: MetricOf
     direction: Literal["max", "min"]
 
 

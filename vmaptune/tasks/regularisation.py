@@ -16,8 +16,13 @@ from vmaptune.errors import ConfigError
 from vmaptune.models.dropout import mask_bits
 from vmaptune.tasks.losses import is_off
 
-_MIXUP, _NOISE = 2**32 - 1, 2**32 - 2  # of a member's step; models count their streams from 0
+_MIXUP, _NOISE, _TRANSFORM = 2**32 - 1, 2**32 - 2, 2**32 - 3  # of a member's step; models count their streams from 0
 _TRIES = 16
+
+
+def transform_key(key: jax.Array) -> jax.Array:
+    """The key of what is done to the inputs, from the loss's: a model may draw from that one as it is."""
+    return jax.random.fold_in(key, _TRANSFORM)
 
 
 def mixup_share(key: jax.Array, alpha: jax.Array | float) -> jax.Array | None:

@@ -1,0 +1,149 @@
+"""Tasks of images and of arrays: digits, and your own files, classified by a CNN or an MLP."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from vmaptune import models
+from vmaptune.data import embedded
+from vmaptune.data.arrays import Kind, load_arrays
+from vmaptune.data.images import load_images
+from vmaptune.data.splits import Splits
+from vmaptune.errors import ConfigError
+from vmaptune.models.cnn import Pooling
+from vmaptune.models.norm import Norm
+from vmaptune.settings import Count, Natural, Seed, Share, with_settings
+from vmaptune.tasks.augmentation import augmented
+from vmaptune.tasks.contract import Task
+from vmaptune.tasks.supervised import classification, regression
+
+
+def _cnn(
+    shape: tuple[int, int, int],
+    outputs: int,
+    where: str,
+    *,
+    channels: tuple[Count, ...] = (16, 32),
+    kernel: Count = 3,
+    stride: Count = 1,
+    norm: Norm = "none",
+    pooling: Pooling = "max",
+    activation: models.Activation = "relu",
+    hidden: tuple[Count, ...] = (),
+) -> models.Model:
+    """A convolutional network.
+
+    Args:
+        shape: Height, width and channels of an image.
+        outputs: Numbers that it returns for an image.
+        where: What to call it in an error.
+        channels: Of each convolution, one or more.
+        kernel: Side of the convolutions' kernels, pixels.
+        stride: Pixels from one of their places to the next; 2 halves height and width.
+        norm: Before each activation. batch: over the batch (statistics are the member's own). layer: over each image.
+        pooling: Over 2x2 pixels after each convolution, which halves height and width; none leaves it out.
+        activation: After convolutions and hidden layers.
+        hidden: Width of each dense layer between the convolutions and the last.
+    """
+    if not channels:
+        raise ConfigError(f"{where}: channels: expected at least one width; given: []")
+    options: dict[str, Any] = {"kernel": kernel, "stride": stride, "norm": norm, "pooling": pooling, "activation": activation}
+    try:
+        return models.from_nnx(lambda rngs: models.CNN(shape, channels, outputs, hidden=hidden, rngs=rngs, **options))
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def digits_cnn(**network: Any) -> Task:
+    """The handwritten digits as images, classified by a small convolutional network.
+
+    References:
+        Alpaydin & Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998
+    """
+    where = "task digits_cnn"
+    flat = embedded.digits()
+    splits = Splits(*((inputs.reshape(-1, 8, 8, 1), labels) for inputs, labels in flat))
+    return classification(_cnn((8, 8, 1), 10, where, **network), splits, transform=augmented, where=where)
+
+
+def images(  # noqa: D417 - the network documents its own
+    *,
+    path: str,
+    validation: Share = 0.2,
+    test: Share = 0.2,
+    split_seed: Seed = 0,
+    limit: Natural = 0,
+    size: Natural = 0,
+    **network: Any,
+) -> Task:
+    """Your own images, from IDX files or folders, classified by a convolutional network.
+
+    Args:
+        path: Folder of IDX files by MNIST's names (gzipped or not), or with a folder of images for each class, or with
+            folders train, validation and test of such.
+        validation: Share of the images outside of given parts for validation, if that has no files.
+        test: Share of them for test, if that has no files.
+        split_seed: Seed of the cut and of the limit.
+        limit: Training images to keep, drawn at random; 0: all.
+        size: Height and width to which images are resized, pixels; 0: they are all of one size.
+
+    References:
+        LeCun et al., Gradient-Based Learning Applied to Document Recognition, Proceedings of the IEEE, 1998
+    """
+    where = "task images"
+    shares = {"validation": validation, "test": test}
+    data = load_images(path, **shares, seed=split_seed, limit=limit, size=size, where=where)
+    shape = data.splits.train[0].shape[1:]
+    return classification(_cnn(shape, len(data.classes), where, **network), data.splits, transform=augmented, where=where)
+
+
+def arrays(  # noqa: D417 - the network documents its own
+    *,
+    path: str,
+    kind: Kind = "auto",
+    model: Literal["auto", "mlp", "cnn"] = "auto",
+    hidden: tuple[Count, ...] = (64,),
+    validation: Share = 0.2,
+    test: Share = 0.2,
+    split_seed: Seed = 0,
+    **network: Any,
+) -> Task:
+    """Your own arrays, from an .npz or a folder of .npy files, by a small network.
+
+    Args:
+        path: The .npz, with arrays x and y, or x_train, y_train, and x_validation, ..., y_test where given; or a folder of
+            .npy files of those names, which are mapped, not read.
+        kind: What y is. auto: classes if it holds whole numbers, truth values or text, else real numbers.
+        model: auto: cnn for images (x of shape n, height, width, and channels if any), else mlp, of x flattened. An MLP
+            has no channels, kernel, stride and pooling.
+        hidden: Width of each hidden layer of the MLP, or of each dense layer of the CNN before the last.
+        validation: Share of the examples outside of given parts for validation, if that is not given.
+        test: Share of them for test, if that is not given.
+        split_seed: Seed of the cut.
+
+    References:
+        LeCun et al., Gradient-Based Learning Applied to Document Recognition, Proceedings of the IEEE, 1998
+    """
+    where = "task arrays"
+    data = load_arrays(path, kind=kind, validation=validation, test=test, seed=split_seed, where=where)
+    inputs, targets = data.splits.train
+    outputs = len(data.classes) or int(np.prod(targets.shape[1:]))
+    shape = inputs.shape[1:]
+    if model == "cnn" and len(shape) not in (2, 3):
+        raise ConfigError(f"{where}: a CNN needs x of shape (n, height, width, channels); given: {inputs.shape}")
+    if model == "cnn" or (model == "auto" and len(shape) in (2, 3)):
+        shape = (*shape, 1) if len(shape) == 2 else shape
+        chosen, transform = _cnn(shape, outputs, where, hidden=hidden, **network), augmented
+    else:
+        shape = (int(np.prod(shape)),)
+        options = {name: network[name] for name in ("norm", "activation") if name in network}
+        chosen = models.from_nnx(lambda rngs: models.MLP(*shape, hidden, outputs, rngs=rngs, **options))
+        transform = None
+    splits = Splits(*((inputs.reshape(len(inputs), *shape), targets) for inputs, targets in data.splits))
+    return (classification if data.classes else regression)(chosen, splits, transform=transform, where=where)
+
+
+for _builder in (digits_cnn, images, arrays):
+    with_settings(_builder, _cnn)
