@@ -21,6 +21,7 @@ import numpy as np
 
 from vmaptune.champion import Champion, crown, nobody
 from vmaptune.config import RunConfig
+from vmaptune.data.batching import Batches
 from vmaptune.distributed import put
 from vmaptune.plan import Plan, bytes_of
 from vmaptune.plateau import SCALE, plateau
@@ -51,7 +52,6 @@ from vmaptune.train import (
     evaluation_names,
     evaluation_of,
     lookahead_of,
-    make_inputs,
     segment_of,
 )
 
@@ -129,15 +129,17 @@ class Generations:
         self._recipe, self._selector = config.recipe(task), config.selector()
         self._root, self._replicates = root_key(config.seed), config.repeats.replicates
         self._newborn = make_newborn(task, self._recipe.opened, seed=self._root, replicates=config.population.seeds, plan=plan)
-        self._inputs = make_inputs(self._recipe, seed=self._root, plan=plan)
+        batches = config.batches(task)
+        self._feed = config.feed(self._recipe, batches, seed=self._root, plan=plan)
         self._proposals, self._known = _proposals(config, start)
         self.waits = self._selector.proposer is not None and self._selector.proposer.adaptive
         self._narrows = narrows and self._n % (2 * self._replicates) == 0
-        self._one = _generation(config, self._recipe, plan, self._selector, self._n)
+        self._one = _generation(config, self._recipe, batches, plan, self._selector, self._n)
         everywhere, by_slot = plan.everywhere, plan.slots(self._n)
         self._shardings = State(by_slot, *[everywhere] * 5)  # type: ignore[arg-type]
         self._facts = _shapes(self._n, columns(self._recipe, lookahead=config.lookahead.steps > 0), self._recipe.space.axes)
         self.capacity = max(1, min(config.total_generations, _RECORDS_BYTES // max(bytes_of(self._facts), 1)))
+        self.capacity = 1 if batches.streamed else self.capacity  # the next generation's data come in between
         outputs = (self._shardings, everywhere, everywhere)
         self._numbers = jax.jit(next_trials, out_shardings=everywhere)
         self._program = Program("generations", self._several, donate=(1,), out_shardings=outputs)
@@ -203,7 +205,9 @@ class Generations:
             The state after them; their facts, stacked along a leading axis of `capacity`; and how many ran: fewer than asked
             for where the host is needed in between (see `_halted`). All are still being computed.
         """
-        return self._program(self._inputs, state, jnp.int32(first), jnp.int32(count))
+        result = self._program(self._feed(first), state, jnp.int32(first), jnp.int32(count))
+        self._feed.prepare(first + count)
+        return result
 
     def _several(self, inputs: Inputs, state: State, first: jax.Array, count: jax.Array) -> tuple[State, Facts, jax.Array]:
         def goes_on(carry: tuple[jax.Array, State, Facts]) -> jax.Array:
@@ -272,16 +276,11 @@ def _proposed(state: State, replicates: int) -> Offspring:
 
 
 def _generation(
-    config: RunConfig, recipe: Recipe, plan: Plan, selector: Selector, n: int
+    config: RunConfig, recipe: Recipe, batches: Batches, plan: Plan, selector: Selector, n: int
 ) -> Callable[[Inputs, State, jax.Array], tuple[State, Facts]]:
     """One generation as a pure function."""
     task, size, ahead = recipe.task, config.population, config.lookahead
-    training: dict[str, Any] = {
-        "batch_size": config.batch.size,
-        "order": config.batch.order,
-        "plan": plan,
-        "replicates": size.seeds,
-    }
+    training: dict[str, Any] = {"batches": batches, "plan": plan, "replicates": size.seeds}
     segment = segment_of(recipe, steps=size.segment_steps, **training)
     look = ahead.steps and lookahead_of(recipe, steps=ahead.steps, shape=ahead.shape, after=size.segment_steps, **training)
     examples, raw = task.splits.size("validation"), evaluates_raw(recipe)

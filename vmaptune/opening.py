@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from vmaptune.choices import differences
-from vmaptune.config import FROM_PYTHON, RunConfig
+from vmaptune.config import FROM_PYTHON, RunConfig, essence_of
 from vmaptune.distributed import is_main, texts, together
 from vmaptune.errors import AllMembersFailed, StoreError, warn
 from vmaptune.generation import columns
@@ -113,7 +113,7 @@ def _begin(
     if not essence.keys() <= run["config"].keys():
         made = f"begun with vmaptune {run['environment']['vmaptune']} of an earlier day, which knew fewer settings"
         raise StoreError(f"{folder.path}: {made}: it cannot go on with this one (vmaptune show still reads it)")
-    if changed := differences({section: run["config"][section] for section in essence}, essence):
+    if changed := differences(essence_of(run["config"]), essence):
         raise StoreError(f"{folder.path}: was begun with another config and cannot go on with this one: {'; '.join(changed)}")
     environment = environment_of(config, plan)
     if moved := differences(run["environment"], environment | {"asked": run["environment"].get("asked")}):

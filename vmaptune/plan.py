@@ -105,6 +105,18 @@ def _cores() -> int:
     return max(1, cores)
 
 
+def memory_limit() -> int:
+    """Bytes that one device may take: what the device says, or its share of the machine's memory or the container's."""
+    device = jax.local_devices()[0]
+    if stats := device.memory_stats():
+        return int(stats["bytes_limit"])
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = "/sys/fs/cgroup/memory.max"
+    with suppress(OSError, ValueError), open(limit, encoding="ascii") as file:  # noqa: PTH123 (a room that knows no files)
+        total = min(total, int(file.read()))  # no such file, or "max": no limit
+    return total // jax.local_device_count()
+
+
 def bytes_of(tree: Any) -> int:
     """Bytes of all arrays of a pytree, or of what will be arrays of these shapes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

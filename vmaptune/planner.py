@@ -15,7 +15,6 @@ import re
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -24,10 +23,11 @@ import jax.numpy as jnp
 from vmaptune.cache import cache_folder
 from vmaptune.config import RunConfig
 from vmaptune.distributed import alone
-from vmaptune.plan import Plan, bytes_of, is_out_of_memory, make_plan
+from vmaptune.feed import Feed
+from vmaptune.plan import Plan, bytes_of, is_out_of_memory, make_plan, memory_limit
 from vmaptune.population import make_newborn, root_key
 from vmaptune.tasks import Task, is_convolutional
-from vmaptune.train import make_inputs, segment_of
+from vmaptune.train import segment_of
 
 _WORTH_SECONDS = 60.0  # of expected training: timing costs some ten
 _GUESSED_FLOPS = {"cpu": 2e10, "gpu": 2e12, "tpu": 2e12}  # a device's speed on small networks, to an order of magnitude
@@ -195,15 +195,15 @@ class Work:
 
     def segment(self, plan: Plan, n: int) -> tuple[Any, Any]:
         """A short segment as a jitted function of (inputs, population, repetitions), and its inputs."""
-        batch = self.config.batch
         steps = min(_STEPS, self.config.population.segment_steps)
-        segment = segment_of(self.recipe, steps=steps, batch_size=batch.size, order=batch.order, plan=plan)
+        batches = self.config.batches(self.task)
+        segment = segment_of(self.recipe, steps=steps, batches=batches, plan=plan)
 
         def several(inputs: Any, population: Any, count: jax.Array) -> Any:
             return jax.lax.fori_loop(0, count, lambda i, members: segment(inputs, i, members)[0], population)
 
         jitted = jax.jit(several, donate_argnums=(1,), out_shardings=plan.slots(n))
-        return jitted, make_inputs(self.recipe, seed=0, plan=plan)
+        return jitted, Feed(self.recipe, batches, seed=0, plan=plan, segment_steps=steps)(0)
 
     def timed(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """Runs each candidate a few times in turn, so that a slow moment hits all alike; keeps the best time of each."""
@@ -265,17 +265,6 @@ def _fitting(work: Work, candidates: Iterable[Candidate], limit: int) -> list[Ca
         plan = plan._replace(chunk=max(1, min(plan.chunk, widest)))
         fitting.setdefault(plan, Candidate(plan, int(fixed + waiting + each * plan.chunk)))
     return list(fitting.values())
-
-
-def memory_limit() -> int:
-    """Bytes that one device may take: what the device says, or its share of the machine's memory or the container's."""
-    device = jax.local_devices()[0]
-    if stats := device.memory_stats():
-        return int(stats["bytes_limit"])
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):  # no such file, or "max": no limit
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return total // jax.local_device_count()
 
 
 def _recall(work: Work) -> tuple[Candidate, ...]:

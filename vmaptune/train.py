@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from vmaptune.anneal import Shape, anneal
-from vmaptune.data.batching import batch_indices
+from vmaptune.data.batching import Balance, Batches, Order, make_batches
 from vmaptune.data.splits import Part
 from vmaptune.distributed import put
-from vmaptune.errors import ConfigError
 from vmaptune.lowering import Lowering, im2col
 from vmaptune.optimizers import Optimizer, evaluation_params
 from vmaptune.plan import Plan, make_plan, spread
@@ -33,7 +32,6 @@ from vmaptune.settings import settings
 from vmaptune.space import Space
 from vmaptune.tasks import Metrics, Task, is_convolutional, measured
 
-Order = Literal["shared", "independent"]
 EVALUATION_BATCH = 4096  # examples measured at a time: bounds memory, and says in which order means are summed
 Shaped = Callable[[Values, jax.Array], dict[str, jax.Array]]
 
@@ -44,29 +42,31 @@ class Inputs(NamedTuple):
     Attributes:
         root: Key of the run.
         arrays: Numbers of the search space, from `Space.arrays`.
-        train: The training split.
+        train: The training split; where it is streamed, the examples of a segment in the order of its batches.
+        rows: `Batches.rows`, or () for None.
         validation: The validation split.
     """
 
     root: jax.Array
     arrays: Any
     train: Any
+    rows: Any
     validation: Any
 
 
-def make_inputs(recipe: Recipe, *, seed: jax.Array | int, plan: Plan) -> Inputs:
-    """Puts key, space and data on every device of a plan, once."""
+def make_inputs(recipe: Recipe, batches: Batches, *, seed: jax.Array | int, plan: Plan) -> Inputs:
+    """Puts key, space and data on every device of a plan, once; what is streamed is left out."""
     splits = recipe.task.splits
-    return put(Inputs(root_key(seed), recipe.space.arrays, splits.train, splits.validation), plan.everywhere)
+    train = () if batches.streamed else splits.train
+    rows = () if batches.rows is None or batches.streamed else batches.rows
+    return put(Inputs(root_key(seed), recipe.space.arrays, train, rows, splits.validation), plan.everywhere)
 
 
 def segment_of(
-    recipe: Recipe, *, steps: int, batch_size: int, order: Order, plan: Plan, replicates: int = 0
+    recipe: Recipe, *, steps: int, batches: Batches, plan: Plan, replicates: int = 0
 ) -> Callable[[Inputs, jax.Array, Member], tuple[Member, Metrics]]:
     """The training of a whole population for K steps, as a function to be compiled: see `make_segment`."""
-    steps_from = _steps_of(
-        recipe, recipe.shaped, steps=steps, batch_size=batch_size, order=order, plan=plan, replicates=replicates
-    )
+    steps_from = _steps_of(recipe, recipe.shaped, steps=steps, batches=batches, plan=plan, replicates=replicates)
 
     def segment(inputs: Inputs, generation: jax.Array, population: Member) -> tuple[Member, Metrics]:
         return steps_from(inputs, generation * steps, population)
@@ -75,7 +75,7 @@ def segment_of(
 
 
 def lookahead_of(
-    recipe: Recipe, *, steps: int, shape: Shape, after: int, batch_size: int, order: Order, plan: Plan, replicates: int = 0
+    recipe: Recipe, *, steps: int, shape: Shape, after: int, batches: Batches, plan: Plan, replicates: int = 0
 ) -> Callable[[Inputs, jax.Array, Member], Member]:
     """A look at where training would end: members trained for K steps in which their learning rates fall to zero.
 
@@ -86,8 +86,7 @@ def lookahead_of(
         steps: K.
         shape: How the learning rates fall.
         after: Steps of the segment that it follows.
-        batch_size: Examples a step.
-        order: See `make_segment`.
+        batches: How the training split is cut.
         plan: Layout.
         replicates: See `population.source`.
 
@@ -101,7 +100,7 @@ def lookahead_of(
         rate = now.get(LEARNING_RATE, settings(recipe.optimizer)[LEARNING_RATE.partition(".")[2]].default)
         return now | {LEARNING_RATE: rate * anneal((steps - jnp.arange(steps)) / steps, shape)}
 
-    steps_from = _steps_of(recipe, falling, steps=steps, batch_size=batch_size, order=order, plan=plan, replicates=replicates)
+    steps_from = _steps_of(recipe, falling, steps=steps, batches=batches, plan=plan, replicates=replicates, streamed=after)
 
     def look(inputs: Inputs, generation: jax.Array, population: Member) -> Member:
         return steps_from(inputs, (generation + 1) * after, population)[0]
@@ -110,35 +109,34 @@ def lookahead_of(
 
 
 def _steps_of(
-    recipe: Recipe, shaped: Shaped, *, steps: int, batch_size: int, order: Order, plan: Plan, replicates: int
+    recipe: Recipe, shaped: Shaped, *, steps: int, batches: Batches, plan: Plan, replicates: int, streamed: int = 0
 ) -> Callable[[Inputs, jax.Array, Member], tuple[Member, Metrics]]:
-    """K training steps of a whole population from a given step of the shared order on."""
-    examples = _examples(recipe.task, batch_size)
-    indices = partial(batch_indices, steps=steps, batch_size=batch_size, examples=examples)
+    """K training steps of a whole population from a given step of the shared order on; the `streamed`th of what is streamed."""
     task = recipe.task._replace(loss=_lowered(recipe.task.loss, plan))
 
     def train(shared: tuple[Inputs, jax.Array], member: Member) -> tuple[Member, Metrics]:
-        inputs, batches = shared
+        inputs, rows = shared
         values = recipe.space.decode(member.genotype, inputs.arrays) | {SCALE: member.plateau[0]}
-        if order == "independent":
-            batches = indices(stream_key(inputs.root, Stream.BATCH, source(member.trial, replicates)), member.step)
+        if batches.order == "independent":
+            order = stream_key(inputs.root, Stream.BATCH, source(member.trial, replicates))
+            rows = batches.indices(order, member.step, steps, inputs.rows)
         key = stream_key(inputs.root, Stream.STEP, source(member.trial, replicates))
         settings_at = shaped(values, member.step + jnp.arange(steps, dtype=jnp.int32))
-        return _train_member(recipe._replace(task=task), inputs, settings_at, batches, member, key, plan.unroll)
+        return _train_member(recipe._replace(task=task), inputs, settings_at, rows, member, key, plan.unroll)
 
     def run(inputs: Inputs, start: jax.Array, population: Member) -> tuple[Member, Metrics]:
-        batches = indices(stream_key(inputs.root, Stream.BATCH), start)
-        return spread(train, plan, (inputs, batches), population)
+        if batches.streamed:
+            rows = (streamed * batches.size + jnp.arange(steps * batches.size, dtype=jnp.int32)).reshape(steps, -1)
+        else:
+            rows = shared_rows(batches, inputs.root, start, steps, inputs.rows)
+        return spread(train, plan, (inputs, rows), population)
 
     return run
 
 
-def _examples(task: Task, batch_size: int) -> int:
-    """Number of training examples; raises `ConfigError` if they do not fill a batch."""
-    examples = task.splits.size("train")
-    if not 1 <= batch_size <= examples:
-        raise ConfigError(f"batch.size: must be between 1 and the {examples} training examples; given: {batch_size}")
-    return examples
+def shared_rows(batches: Batches, root: jax.Array, start: jax.Array | int, steps: int, rows: Any) -> jax.Array:
+    """The examples i32[K, B] of the batches that all members see, from a step of the run's order on."""
+    return batches.indices(stream_key(root, Stream.BATCH), start, steps, rows)
 
 
 def evaluation_names(recipe: Recipe) -> list[str]:
@@ -212,6 +210,7 @@ def make_segment(
     horizon: int,
     batch_size: int = 128,
     order: Order = "shared",
+    balance: Balance = "none",
     seed: int = 0,
     plan: Plan | None = None,
 ) -> Callable[[Member, int], tuple[Member, Metrics]]:
@@ -227,6 +226,7 @@ def make_segment(
         batch_size: B, examples a step.
         order: "shared": all members see the same batches (common random numbers: differences between members are
             differences between their settings). "independent": each trial shuffles for itself.
+        balance: Whether rare classes are shown more often, see `vmaptune.data.batching.make_batches`.
         seed: Seed of the run.
         plan: Layout; default: by rule of thumb, see `make_plan`.
 
@@ -239,13 +239,14 @@ def make_segment(
     """
     schedules = dict(schedule) if isinstance(schedule, Mapping) else {LEARNING_RATE: schedule}
     recipe = make_recipe(task, optimizer, schedules, space, horizon=horizon)
+    batches = make_batches(task.splits, size=batch_size, order=order, balance=balance, seed=seed)
     programs: dict[Plan, tuple[Program, Inputs]] = {}
     lowering: Lowering | None = None if is_convolutional(task) else "grouped"
 
     def laid_out(layout: Plan) -> tuple[Program, Inputs]:
         if layout not in programs:
-            segment = segment_of(recipe, steps=steps, batch_size=batch_size, order=order, plan=layout)
-            programs[layout] = Program("segment", segment, donate=(2,)), make_inputs(recipe, seed=seed, plan=layout)
+            segment = segment_of(recipe, steps=steps, batches=batches, plan=layout)
+            programs[layout] = Program("segment", segment, donate=(2,)), make_inputs(recipe, batches, seed=seed, plan=layout)
         return programs[layout]
 
     def run(population: Member, generation: int) -> tuple[Member, Metrics]:
@@ -253,7 +254,6 @@ def make_segment(
         program, inputs = laid_out(layout := plan or make_plan(n, lowering=lowering))
         return program(inputs, jnp.int32(generation), jax.device_put(population, layout.slots(n)))
 
-    _examples(task, batch_size)
     return run
 
 
@@ -316,6 +316,7 @@ def _train_member(
         )
         transformation = recipe.optimizer(**under(now, "optimizer", optimizer_settings))
         updates, opt_state = transformation.update(gradient, member.opt_state, member.params)
+        updates = recipe.stepped(updates, now)
         failed = (member.status == Status.OK) & ~jnp.isfinite(loss)
         member = member._replace(
             params=optax.apply_updates(member.params, updates),

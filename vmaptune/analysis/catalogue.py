@@ -32,8 +32,8 @@ def catalogue(table: str) -> list[dict[str, Any]]:
 def _entry(table: str, name: str, function: Callable[..., Any]) -> dict[str, Any]:
     doc = inspect.getdoc(function) or ""
     known = settings(function)
-    if table == "tasks":
-        known |= settings(function().loss)  # a task's floats are declared by its loss
+    if table == "tasks" and not any(s.required for s in known.values()):
+        known |= settings(function().loss)  # a task's floats are declared by its loss, which may depend on data of your own
     sources = re.search(r"References:\n((?:    .*\n?)+)", _reference_source(function))
     return {
         "name": name,

@@ -293,7 +293,7 @@ def _mixture(config: RunConfig, name: str) -> MixedChoice | None:
 
 def _setting(name: str, config: RunConfig, task: Task) -> Setting:
     """What an axis stands for."""
-    known = settings_read(task, OPTIMIZERS[config.optimizer.name])
+    known = settings_read(task, OPTIMIZERS[config.optimizer.name], config.parameter_groups)
     for target, choice in config.schedules.items():
         knobs = settings(SCHEDULES[choice.name]) if not isinstance(choice, MixedChoice) else warmup_settings()
         if isinstance(choice, MixedChoice):

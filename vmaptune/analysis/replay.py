@@ -205,10 +205,11 @@ def _retrained(past: Past, seeds: int, told: Told) -> tuple[Member, Metrics, Met
     n = seeds if (path == path[-1]).all() else 2 * seeds
     plan = _plan(config, task, n)
     root = jax.random.fold_in(root_key(config.seed), REPLAYS)
+    batches = config.batches(task)._replace(order="independent", streamed=False)
     # Member s and member S + s draw alike, so that what a seed does to both cancels.
     newborn = make_newborn(task, recipe.opened, seed=root, replicates=seeds, plan=plan)
-    generation = make_retraining(config, recipe, plan, order="independent", replicates=seeds)
-    inputs = make_inputs(recipe, seed=root, plan=plan)
+    generation = make_retraining(config, recipe, batches, plan, replicates=seeds)
+    inputs = make_inputs(recipe, batches, seed=root, plan=plan)
     last = np.repeat(path[-1:], n - seeds, axis=0)
     genotypes = [np.concatenate([np.repeat(row[None], seeds, axis=0), last]) for row in path]
     population: Member = Program("birth", newborn)(np.arange(n, dtype=np.int32), genotypes[0])

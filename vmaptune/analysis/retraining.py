@@ -13,6 +13,7 @@ import numpy as np
 
 from vmaptune.analysis.lineage import winner_of
 from vmaptune.config import FROM_PYTHON, RunConfig, resolve
+from vmaptune.data.batching import Batches
 from vmaptune.errors import ConfigError, StoreError
 from vmaptune.plan import Plan
 from vmaptune.plateau import SCALE, plateau
@@ -25,7 +26,7 @@ from vmaptune.store.history import connect
 from vmaptune.store.reading import Ancestor, read_lineage, read_run
 from vmaptune.tasks import Metrics, Task
 from vmaptune.toml import load_config, read_toml
-from vmaptune.train import EVALUATION_BATCH, Inputs, Order, evaluates_raw, evaluation_of, lookahead_of, segment_of
+from vmaptune.train import EVALUATION_BATCH, Inputs, evaluates_raw, evaluation_of, lookahead_of, segment_of
 
 
 class Past(NamedTuple):
@@ -124,15 +125,15 @@ def recorded_values(space: Space, lineage: Sequence[Ancestor]) -> np.ndarray:
 
 
 def make_retraining(
-    config: RunConfig, recipe: Recipe, plan: Plan, *, order: Order, replicates: int
+    config: RunConfig, recipe: Recipe, batches: Batches, plan: Plan, *, replicates: int
 ) -> Callable[[Inputs, int, Member], tuple[Member, Member, Metrics]]:
     """Compiles one generation without selection: a segment, the look ahead, an evaluation, and the decay on plateaus.
 
     Args:
         config: Of the run.
         recipe: How its members are trained; its space says what the members' genotypes mean.
+        batches: How the training split is cut.
         plan: Layout.
-        order: Of the batches.
         replicates: As in `segment_of`.
 
     Returns:
@@ -140,7 +141,7 @@ def make_retraining(
         annealed copies where the run looks ahead, else themselves; `train.loss`, `validation.accuracy` and so on, f32[N].
     """
     task, size, ahead = recipe.task, config.population, config.lookahead
-    training: dict[str, Any] = {"batch_size": config.batch.size, "order": order, "plan": plan, "replicates": replicates}
+    training: dict[str, Any] = {"batches": batches, "plan": plan, "replicates": replicates}
     segment = segment_of(recipe, steps=size.segment_steps, **training)
     look = ahead.steps and lookahead_of(recipe, steps=ahead.steps, shape=ahead.shape, after=size.segment_steps, **training)
     examples, raw = task.splits.size("validation"), evaluates_raw(recipe)

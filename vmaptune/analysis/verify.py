@@ -18,10 +18,9 @@ from vmaptune.optimizers import evaluation_params
 from vmaptune.plan import Plan, prepare_backend
 from vmaptune.population import Member, make_newborn, root_key
 from vmaptune.programs import Program
-from vmaptune.store.checkpoints import flatten
 from vmaptune.strict_json import finite_json
 from vmaptune.tasks import Task
-from vmaptune.train import make_inputs
+from vmaptune.winner import weights_of
 
 TOLERANCE = 0.01  # relative: rounding grows while a network trains, and an example of some hundreds may change sides
 
@@ -170,10 +169,10 @@ def _compared(past: Past) -> tuple[list[Deviation], Deviation | None]:
     # in which they sum depends on their number.
     devices = planned["devices"] if planned["devices"] <= jax.device_count() else 1
     plan = Plan(devices, chunk=1, lowering=planned["lowering"], unroll=planned["unroll"])
-    shared = config.population.seeds
+    shared, batches = config.population.seeds, config.batches(past.task)
     newborn = make_newborn(past.task, recipe.opened, seed=root_key(config.seed), replicates=shared, plan=plan)
-    generation = make_retraining(config, recipe, plan, order=config.batch.order, replicates=shared)
-    inputs = make_inputs(recipe, seed=config.seed, plan=plan)
+    generation = make_retraining(config, recipe, batches, plan, replicates=shared)
+    feed = config.feed(recipe, batches, seed=config.seed, plan=plan)
     genotypes, scale = jnp.asarray(recorded_values(recipe.space, lineage)), scales(lineage)
     trials = jnp.array([[a.trial] for a in lineage], jnp.int32)
     population: Member = Program("birth", newborn)(trials[0], genotypes[:1])
@@ -182,7 +181,7 @@ def _compared(past: Past) -> tuple[list[Deviation], Deviation | None]:
     for age, ancestor in enumerate(lineage):
         state = jnp.asarray(population.plateau).at[0, 0].set(scale[age])
         population = population._replace(trial=trials[age], genotype=genotypes[age : age + 1], plateau=state)
-        population, judged, metrics = generation(inputs, ancestor.generation, population)
+        population, judged, metrics = generation(feed(ancestor.generation), ancestor.generation, population)
         for name, value in jax.device_get(metrics).items():
             recorded, retrained = ancestor.values.get(name), float(value[0])
             found.append(
@@ -208,7 +207,7 @@ def _of_weights(file: Path, population: Member, generation: int) -> Deviation:
 
     alone = jax.tree.map(lambda leaf: leaf[0], population)
     params = evaluation_params(alone.opt_state, alone.params)
-    mine: Mapping[str, Any] = flatten({"params": params, "model_state": alone.model_state})
+    mine: Mapping[str, Any] = weights_of(params, alone.model_state)
     kept = load_file(file)
     trial = int(alone.trial)
     found = [Deviation(generation, trial, name, math.nan, math.nan, math.inf) for name in sorted({*kept} ^ {*mine})]

@@ -45,12 +45,12 @@ def subsampled(splits: Splits, *, fraction: float, classes: Sequence[int], seed:
         splits = Splits(*(_of_classes(splits, part, classes, where) for part in Splits._fields))  # type: ignore[arg-type]
     if fraction == 1:
         return splits
-    labels = _labels(splits.train)
+    labels = labels_of(splits.train)
     return splits._replace(train=_take(splits.train, _drawn(splits, labels, fraction, seed)))
 
 
 def _of_classes(splits: Splits, part: Part, classes: Sequence[int], where: str) -> Any:
-    labels = _labels(getattr(splits, part))
+    labels = labels_of(getattr(splits, part))
     if labels is None:
         expected = "integer labels: parts that are pairs (inputs, labels)"
         raise ConfigError(f"{where}.classes: the task's data have no {expected}; given: {list(classes)}")
@@ -74,7 +74,7 @@ def _drawn(splits: Splits, labels: np.ndarray | None, fraction: float, seed: int
     return np.sort(np.concatenate(taken))
 
 
-def _labels(part: Any) -> np.ndarray | None:
+def labels_of(part: Any) -> np.ndarray | None:
     """The labels i32[examples] of a part, or None if it has none."""
     if not isinstance(part, tuple | list) or len(part) != 2:
         return None
