@@ -57,8 +57,16 @@ def test_flops_of_a_convolution():
     x, k = np.ones((2, 5, 6, 3), np.float32), np.ones((3, 3, 3, 4), np.float32)
     jaxpr = jax.make_jaxpr(lambda x, k: jax.lax.map(lambda x: conv(x[None], k), x))(x, k)
     inside = jax.make_jaxpr(conv)(x, k)
-    assert bench._flops(inside.jaxpr) == 2 * (2 * 5 * 6 * 4) * 3 * 3 * 3
-    assert bench._flops(jaxpr.jaxpr) == 2 * (5 * 6 * 4) * 3 * 3 * 3
+    assert bench._flops(inside.jaxpr) == bench._flops(jaxpr.jaxpr) == 2 * (2 * 5 * 6 * 4) * 3 * 3 * 3
+
+
+def test_flops_of_a_recurrent_layer_count_every_step():
+    task = bench._gru(8)
+    work = bench.Work(bench._config(task, 2, 4, 2, []), task)
+    tokens, embedded, width = task.init(jax.random.key(0), task.sample)[0]["embedding"]["table"].shape[0], 32, 8
+    # Embedding: forward and weights' gradient; each of the others also its inputs' gradient.
+    products = 2 * tokens * embedded + 3 * (embedded * 3 * width + width * 3 * width + width * tokens)
+    assert bench._flops(jax.make_jaxpr(work.gradient)(*work.arguments).jaxpr) == 2 * 4 * 64 * products
 
 
 def test_the_five_ways_train_what_they_say():

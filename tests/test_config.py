@@ -3,16 +3,19 @@ import datetime
 import json
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from vmaptune.choices import differences
 from vmaptune.config import FROM_PYTHON, resolve
 from vmaptune.errors import ConfigError
+from vmaptune.finetuning import named
 from vmaptune.loop import tune
 from vmaptune.optimizers import OPTIMIZERS
 from vmaptune.plateau import plateau
@@ -70,11 +73,14 @@ def test_an_empty_tree_is_all_defaults(blob_task):
     assert config.tree == {
         "seed": 0,
         "task": {"name": FROM_PYTHON} | defaults(blob_task.loss),
-        "data": {"fraction": 1.0, "classes": []},
-        "batch": {"size": 32, "order": "shared"},
+        "data": {"fraction": 1.0, "classes": [], "placement": "auto"},
+        "init": {"from": "", "part": "*", "freeze": "", "sha256": ""},
+        "batch": {"size": 32, "order": "shared", "balance": "none"},
         "optimizer": {"name": "adamw"} | defaults(OPTIMIZERS["adamw"]),
+        "groups": {},
         "schedule": {"name": "constant"} | defaults(SCHEDULES["constant"]),
         "plateau": defaults(plateau),
+        "precision": {"compute": "float32", "matmul": "default", "remat": False},
         "population": {"size": 64, "segment_steps": 50, "generations": 20, "seeds": 0},
         "fitness": {"final_anneal": 0, "lookahead": {"steps": 0, "shape": "linear"}},
         "search": {
@@ -207,7 +213,8 @@ def test_canonical_json_is_strict_json_of_the_essence(blob_task):
 
 def test_the_essence_is_the_tree_but_for_where_and_how_often(blob_task):
     config, _ = resolve(BASE | {"plan": {"chunk": 2}, "checkpoint": {"every": 7}}, task=blob_task)
-    assert config.essence == {section: table for section, table in config.tree.items() if section not in ("plan", "checkpoint")}
+    left = {section: table for section, table in config.tree.items() if section not in ("plan", "checkpoint")}
+    assert config.essence == left | {"data": {"fraction": 1.0, "classes": []}}
     assert {"plan", "checkpoint"} <= set(config.tree)
 
 
@@ -262,6 +269,7 @@ CHANGES = [
     ("plateau", {"floor": 0.1}),
     ("batch", {"size": 31}),
     ("batch", {"order": "independent"}),
+    ("batch", {"balance": "oversample"}),
     ("optimizer", {"name": "sgd"}),
     ("optimizer", {"learning_rate": 2e-3}),
     ("optimizer", {"learning_rate": LOG}),
@@ -317,11 +325,21 @@ CHANGES = [
     ("fitness", {"final_anneal": 5}),
     ("fitness", {"lookahead": {"steps": 5}}),
     ("fitness", {"lookahead": {"steps": 5, "shape": "cosine"}}),
+    ("init", {"freeze": "head.*"}),
+    ("groups", {"head": {"match": "head.*"}}),
+    ("groups", {"head": {"match": "head.*", "learning_rate": 0.5}}),
+    ("groups", {"head": {"match": "head.*", "learning_rate": LOG}}),
+    ("groups", {"head": {"match": "hidden.*"}}),
+    ("groups", {"body": {"match": "head.*"}}),
+    ("precision", {"compute": "bfloat16"}),
+    ("precision", {"matmul": "highest"}),
+    ("precision", {"remat": True}),
     ("data", {"fraction": 0.9}),
     ("data", {"classes": [0, 1]}),
 ]
 NO_CHANGES = [
     ("checkpoint", {"every": 2}),
+    ("data", {"placement": "host"}),
     ("plan", {"name": "strict"}),
     ("plan", {"devices": 1}),
     ("plan", {"chunk": 2}),
@@ -351,8 +369,20 @@ def test_every_setting_is_among_the_changes(blob_task):
     """So that the tests above cannot miss a setting that is added later."""
     tree = resolve(BASE, task=blob_task)[0].tree
     given = {(section, key) for section, values in CHANGES + NO_CHANGES for key in values}
+    given |= {("init", key) for key in ("from", "part", "sha256")}  # the test below
     known = {(section, key) for section, table in tree.items() if section != "seed" for key in table}
     assert known - given == {("task", "name")}
+
+
+def test_the_weights_that_members_begin_with_change_the_run_id(blob_task, tmp_path):
+    ids = set()
+    for shift in (0, 1):
+        weights = jax.tree.map(lambda leaf, shift=shift: np.asarray(leaf) + shift, blob_task.init(jax.random.key(0), None)[0])
+        save_file({f"params.{name}": leaf for name, leaf in named(weights).items()}, tmp_path / "weights.safetensors")
+        for part in ("*", "head.*"):
+            init = {"from": str(tmp_path / "weights.safetensors"), "part": part}
+            ids.add(resolve(BASE | {"init": init}, task=blob_task)[0].run_id)
+    assert len(ids | {resolve(BASE, task=blob_task)[0].run_id}) == 5
 
 
 # ---------------------------------------------------------------------------------------------------------- with_values
@@ -451,7 +481,10 @@ def test_differences_are_one_line_a_setting(blob_task):
 
 # ------------------------------------------------------------------------------------------------------- golden errors
 
-SECTIONS = "batch, checkpoint, data, fitness, optimizer, plan, plateau, population, schedule, search, seed, task"
+SECTIONS = (
+    "batch, checkpoint, data, fitness, groups, init, optimizer, plan, plateau, population, precision, schedule, search, seed, "
+    "task"
+)
 REGULARISERS = ["class_balance", "dropout", "input_noise", "label_smoothing", "mixup"]  # of classification, and a model's
 SGD = sorted(settings(OPTIMIZERS["sgd"]))
 LIST = "expected list of float >= 0 at least 2 long"
@@ -516,7 +549,7 @@ ERRORS = [
     ({"batch": {"size": 32.0}}, "batch.size: expected int >= 1; given: 32.0"),
     ({"batch": {"size": 0}}, "batch.size: expected int >= 1; given: 0"),
     ({"batch": {"order": "random"}}, "batch.order: expected shared | independent; given: 'random'"),
-    ({"batch": {"size": 73}}, "batch.size: larger than the 72 training examples; given: 73"),
+    ({"batch": {"size": 73}}, "batch.size: must be between 1 and the 72 training examples; given: 73"),
     ({"population": {"size": 0}}, "population.size: expected int >= 1; given: 0"),
     ({"checkpoint": {"every": 0}}, "checkpoint.every: expected int >= 1; given: 0"),
     ({"plan": {"devices": -1}}, "plan.devices: expected int >= 0; given: -1"),
@@ -777,7 +810,10 @@ def test_settings_of_digits_are_checked():
     assert refusal({"task": {"hiden": [8]}}) == "config: task: digits has no setting 'hiden'; did you mean 'hidden'?"
     assert refusal({"task": {"model": "cnn"}}) == "config: task.model: expected mlp; given: 'cnn'"
     assert refusal({"task": {"hidden": [8, 0]}}) == "config: task.hidden: expected list of int >= 1; given: [8, 0]"
-    assert refusal({"batch": {"size": 1078}}) == "config: batch.size: larger than the 1077 training examples; given: 1078"
+    assert (
+        refusal({"batch": {"size": 1078}})
+        == "config: batch.size: must be between 1 and the 1077 training examples; given: 1078"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ mutations

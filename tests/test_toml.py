@@ -37,6 +37,13 @@ VARIANTS = {
         }
     },
     "a nested learning rate": {"schedule": {"learning_rate": {"name": "cosine", "warmup": 0.2}}},
+    "groups": {
+        "groups": {
+            "head": {"match": "head.*", "learning_rate": LOG},
+            "body": {"match": ["hidden.*.kernel", "hidden.*.bias"], "learning_rate": 0.5},
+        }
+    },
+    "parts that are not trained": {"init": {"freeze": ["hidden.*"]}, "precision": {"compute": "bfloat16", "remat": True}},
     "sizes": {
         "batch": {"size": 8, "order": "independent"},
         "population": {"size": 3, "segment_steps": 2, "generations": 1},
@@ -143,6 +150,8 @@ OVERRIDES = [
     (["task.name=my.tasks:build"], {"task": {"name": "my.tasks:build"}}),
     (["task.name=./my-tasks/file_1.py:build"], {"task": {"name": "./my-tasks/file_1.py:build"}}),
     (['task.name="a b = c"'], {"task": {"name": "a b = c"}}),
+    (["init.freeze=hidden.*"], {"init": {"freeze": "hidden.*"}}),
+    (["groups.head.match=head.*"], {"groups": {"head": {"match": "head.*"}}}),
     (["batch.order=independent"], {"batch": {"order": "independent"}}),
     # Another row keeps what it knows, and drops the rest.
     (["optimizer.name=sgd"], {"optimizer": {"name": "sgd", "learning_rate": LOG, "clip_norm": 1.0}}),

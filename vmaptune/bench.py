@@ -34,10 +34,13 @@ from vmaptune.loop import tune
 from vmaptune.plan import Plan, bytes_of, prepare_backend
 from vmaptune.planner import Work, choose_plan
 from vmaptune.population import init_population
+from vmaptune.tasks.text import text
 from vmaptune.toml import override
 from vmaptune.train import make_evaluate, make_inputs, segment_of
 
-BenchTask = Literal["mlp", "cnn"]
+BenchTask = Literal["mlp", "cnn", "gru"]
+
+_USUAL = {"mlp": (128, 50), "cnn": (32, 5), "gru": (16, 5)}  # examples of a batch, and steps of a segment
 
 _ROUND_SECONDS = 0.2
 _ALONE = 16  # members that the loops and the scan train: one after another, so more of them cost the same each
@@ -76,10 +79,11 @@ def bench(
     """Measures everything.
 
     Args:
-        task: mlp: digits by 64-width-width-10. cnn: digits at 14x14 by two convolutions of 16 and 32 channels.
+        task: mlp: digits by 64-width-width-10. cnn: digits at 14x14 by two convolutions of 16 and 32 channels. gru: the next
+            character of a text, in windows of 64, by one recurrent layer.
         members: N.
-        width: Units of a hidden layer of the MLP.
-        batch_size: B; 0: 128 for the MLP, 32 for the CNN.
+        width: Units of a hidden layer of the MLP, or of the recurrent layer.
+        batch_size: B; 0: 128 for the MLP, 32 for the CNN, 16 for the GRU.
         rounds: How often each way is measured.
         assignments: `--set` assignments, such as `plan.lowering=im2col`.
         scaling: Also the cost of a member-step at other population sizes.
@@ -89,8 +93,9 @@ def bench(
         JSON values: device, versions, plan, rows, ratios, ceiling, scaling, overhead.
     """
     prepare_backend()
-    built = _mlp(width) if task == "mlp" else _cnn()
-    config = _config(built, members, batch_size or (128 if task == "mlp" else 32), 50 if task == "mlp" else 5, assignments)
+    built = {"mlp": lambda: _mlp(width), "cnn": _cnn, "gru": lambda: _gru(width)}[task]()
+    usual, steps = _USUAL[task]
+    config = _config(built, members, batch_size or usual, steps, assignments)
     choice = choose_plan(config, built, timed=True)
     contenders = _contenders(config, built, choice.plan)
     compiled = {name: _seconds(way) for name, way in contenders.items()}
@@ -138,6 +143,10 @@ def _cnn() -> tasks.Task:
     return tasks.classification(network, splits, where="bench")
 
 
+def _gru(width: int) -> tasks.Task:
+    return text(limit=40_000, length=64, width=width)
+
+
 def _config(task: tasks.Task, members: int, batch: int, steps: int, assignments: Iterable[str]) -> RunConfig:
     tree = {
         "batch": {"size": batch},
@@ -152,7 +161,11 @@ def _config(task: tasks.Task, members: int, batch: int, steps: int, assignments:
 
 
 def _describe(task: str, width: int, config: RunConfig) -> dict[str, Any]:
-    network = f"MLP 64-{width}-{width}-10" if task == "mlp" else "CNN 14x14, 16 and 32 channels of 3x3, 10 outputs"
+    network = {
+        "mlp": f"MLP 64-{width}-{width}-10",
+        "cnn": "CNN 14x14, 16 and 32 channels of 3x3, 10 outputs",
+        "gru": f"GRU of {width} units over 64 characters",
+    }[task]
     size = config.population
     return {"name": task, "network": network, "batch": config.batch.size, "members": size.size, "steps": size.segment_steps}
 
@@ -225,9 +238,10 @@ def _engine(config: RunConfig, task: tasks.Task, plan: Plan) -> Callable[[], flo
     """The engine's own segment under a plan."""
     recipe, size = config.recipe(task), config.population
     n, steps = size.size, size.segment_steps
-    segment = segment_of(recipe, steps=steps, batch_size=config.batch.size, order=config.batch.order, plan=plan)
+    batches = config.batches(task)
+    segment = segment_of(recipe, steps=steps, batches=batches, plan=plan)
     jitted = jax.jit(segment, donate_argnums=(2,), out_shardings=(plan.slots(n), plan.everywhere))
-    inputs = make_inputs(recipe, seed=config.seed, plan=plan)
+    inputs = make_inputs(recipe, batches, seed=config.seed, plan=plan)
     population = init_population(task, recipe.space, recipe.opened, size=n)
     members = [jax.device_put(population, plan.slots(n))]
 
@@ -291,7 +305,7 @@ def _cost(config: RunConfig, task: tasks.Task) -> tuple[float, float]:
 
 
 def _flops(jaxpr: Any) -> float:
-    """Multiplications and additions of the dots and convolutions in a jaxpr, inner ones included."""
+    """Multiplications and additions of the dots and convolutions in a jaxpr; inside a scan, as often as it runs."""
     total = 0.0
     for eqn in jaxpr.eqns:
         out = math.prod(eqn.outvars[0].aval.shape)
@@ -304,7 +318,7 @@ def _flops(jaxpr: Any) -> float:
             total += 2.0 * out * math.prod(kernel[d] for d in spec[1:])
         for inner in jax.tree.leaves(tuple(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
             inner = getattr(inner, "jaxpr", inner)
-            total += _flops(inner) if hasattr(inner, "eqns") else 0.0
+            total += eqn.params.get("length", 1) * _flops(inner) if hasattr(inner, "eqns") else 0.0
     return total
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from vmaptune.errors import ConfigError, did_you_mean
+from vmaptune.recipe import LEARNING_RATE, group
 from vmaptune.schedules import SCHEDULES, bare
 from vmaptune.schedules.mixture import FAMILY, Mixture, warmup_settings
-from vmaptune.settings import Setting, convert, settings, show
+from vmaptune.settings import Setting, StaticFloat, convert, settings, show
 from vmaptune.space import Axis, axis_from_table
+from vmaptune.stoppers import STOPPERS
 
 Tree = dict[str, Any]
+
+_OF_AN_AXIS = {"low", "high", "choices"}  # a table with one of these keys is an axis
 
 
 @dataclass(frozen=True)
@@ -32,19 +37,24 @@ class Choice:
     @property
     def traced(self) -> dict[str, float | Axis]:
         """Settings that may differ per member: a number, or an axis to search. A vector's numbers are `k.0`, `k.1`, ..."""
-        scalars = {k: v for k, v in self.values.items() if isinstance(v, float | Axis)}
+        scalars = {k: v for k, v in self.values.items() if _is_traced(v)}
         vectors = {k: v for k, v in self.values.items() if _is_vector(v)}
         return scalars | {f"{k}.{i}": number for k, v in vectors.items() for i, number in enumerate(v)}
 
     @property
     def static(self) -> Tree:
         """Settings that all members share."""
-        return {k: v for k, v in self.values.items() if not isinstance(v, float | Axis) and not _is_vector(v)}
+        return {k: v for k, v in self.values.items() if not _is_traced(v) and not _is_vector(v)}
 
     @property
     def tree(self) -> Tree:
         """Name and settings as TOML values."""
         return {"name": self.name} | {k: _toml_value(v) for k, v in self.values.items()}
+
+    @property
+    def table(self) -> Tree:
+        """Its settings as TOML values."""
+        return {k: v for k, v in self.tree.items() if k != "name"}
 
     def pinned(self, values: Mapping[str, float]) -> Choice:
         """With each axis replaced by its value."""
@@ -151,13 +161,19 @@ def _vector(setting: Setting, numbers: Iterable[Any], where: str) -> tuple[float
     return tuple(axes.get(i, number) for i, number in enumerate(checked))
 
 
+def _is_traced(value: Any) -> bool:
+    return isinstance(value, float | Axis) and not isinstance(value, StaticFloat)
+
+
 def _is_vector(value: Any) -> bool:
-    return isinstance(value, tuple) and bool(value) and all(isinstance(number, float | Axis) for number in value)
+    return isinstance(value, tuple) and bool(value) and all(map(_is_traced, value))
 
 
 def _toml_value(value: Any) -> Any:
     if isinstance(value, Axis):
         return value.as_toml()
+    if isinstance(value, StaticFloat):
+        return float(value)
     return [_toml_value(item) for item in value] if isinstance(value, tuple) else value
 
 
@@ -201,7 +217,7 @@ def choose_schedule(table: Mapping[str, Any], section: str) -> Choice:
             raise ConfigError(f"{section}.{key}: not one of the families in {section}.name; given: {show(list(names))}")
     shared = warmup_settings() | warmup_settings(traced=False)
     given = {k: v for k, v in table.items() if k != "name" and k not in names}
-    tables = [k for k, v in given.items() if isinstance(v, Mapping) and not {"low", "high", "choices"} & {*v}]
+    tables = [k for k, v in given.items() if isinstance(v, Mapping) and not _OF_AN_AXIS & {*v}]
     if wrong := [k for k in tables if k not in shared]:
         raise ConfigError(f"{section}.{wrong[0]}: there is no such family in {section}.name{did_you_mean(wrong[0], names)}")
     values = {FAMILY: Axis(choices=tuple(map(float, range(len(names)))))}
@@ -213,6 +229,74 @@ def choose_schedule(table: Mapping[str, Any], section: str) -> Choice:
         bound = bind(settings(bare(SCHEDULES[name])), own, f"{section}.{name}", owner=name)
         values |= {f"{name}.{knob}": value for knob, value in bound.items()}
     return MixedChoice("mixture", values, tuple(names))
+
+
+def choose_schedules(table: Mapping[str, Any], optimizer: Choice, task: Choice) -> dict[str, Choice]:
+    """The schedule of the learning rate, and of every other setting that has one, by the dotted name of what it shapes."""
+    targets = {k: f"optimizer.{k}" for k in optimizer.traced}
+    targets |= {k: f"task.{k}" for k in task.traced if k not in targets}
+    targets |= {"batch": targets["accumulate"]} if "accumulate" in targets else {}  # of a batch, or several
+    names = table.get("name")
+    families = names if isinstance(names, list | tuple) else ()
+    nested = {k: v for k, v in table.items() if isinstance(v, Mapping) and k not in families and ("name" in v or k in targets)}
+    own = {k: v for k, v in table.items() if k not in nested}
+    schedules = {LEARNING_RATE: choose_schedule(own, "schedule")}
+    for key, sub in nested.items():
+        if key not in targets:
+            raise ConfigError(f"schedule.{key}: there is no hyperparameter {key!r} to shape{did_you_mean(key, targets)}")
+        if targets[key] == LEARNING_RATE and own:
+            raise ConfigError(
+                "schedule.learning_rate: the learning rate's schedule stands in [schedule] already; keep one of the two"
+            )
+        if targets[key] in schedules and targets[key] != LEARNING_RATE:
+            raise ConfigError(f"schedule.{key}: {targets[key]} has a schedule already, under another name; keep one of the two")
+        schedules[targets[key]] = choose_schedule(sub, f"schedule.{key}")
+    return {target: schedules[target] for target in (LEARNING_RATE, *targets.values()) if target in schedules}
+
+
+def choose_groups(table: Mapping[str, Any]) -> dict[str, Choice]:
+    """The groups of parameters by name, in one order whatever the file's."""
+    groups = {}
+    for name, own in sorted(table.items()):
+        where = f"groups.{name}"
+        if not isinstance(own, Mapping):
+            raise ConfigError(f"{where}: expected a table, [{where}]; given: {show(own)}")
+        if not name.isidentifier() or name in _OF_AN_AXIS:
+            words = ", ".join(sorted(_OF_AN_AXIS))
+            raise ConfigError(f"groups: expected a word for the name of a group, and none of {words}; given: {show(name)}")
+        groups[name] = Choice(name, bind(settings(group), own, where, owner="a group"))
+    return groups
+
+
+def choose_stopper(given: Any) -> Choice:
+    """A stopper's name, or its table."""
+    table = {"name": given} if isinstance(given, str) else given
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"search.stop: expected a name or a table, [search.stop]; given: {show(given)}")
+    return choose(table, "search.stop", STOPPERS, default="none")
+
+
+def builder_settings(builder: Any, name: str) -> dict[str, Setting]:
+    """The settings of a task's builder; raises `ConfigError` if it is none."""
+    try:
+        known = settings(builder)
+        inspect.signature(builder).bind(**dict.fromkeys(known))
+    except (TypeError, ValueError):
+        expected = "a function whose parameters are keyword-only, or have defaults"
+        raise ConfigError(f"task.name: {name} does not build a task: expected {expected}; found: {show(builder)}") from None
+    if traced := [s.name for s in known.values() if s.traced]:
+        raise ConfigError(
+            f"task.name: {name} takes the float {traced[0]!r}: floats are traced, so declare it on the task's loss"
+        )
+    return known
+
+
+def table_of(tree: Mapping[str, Any], section: str, within: str = "") -> Mapping[str, Any]:
+    """A section of a tree; raises `ConfigError` if it is no table."""
+    table = tree.get(section, {})
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{within}{section}: expected a table, [{within}{section}]; given: {table!r}")
+    return table
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -8,26 +8,57 @@ code does. Resolving fills in every default and checks every name, type, range a
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 import jax
 
-from vmaptune.choices import Choice, MixedChoice, Tree, bind, choose, choose_schedule
+from vmaptune.choices import (
+    Choice,
+    MixedChoice,
+    Tree,
+    bind,
+    builder_settings,
+    choose,
+    choose_groups,
+    choose_schedules,
+    choose_stopper,
+    table_of,
+)
+from vmaptune.data.batching import Batches, make_batches
 from vmaptune.data.subsample import subsampled
+from vmaptune.data.weights import located
 from vmaptune.errors import ConfigError, did_you_mean
+from vmaptune.feed import Feed, placed
+from vmaptune.finetuning import finetuned
 from vmaptune.optimizers import OPTIMIZERS
+from vmaptune.plan import Plan
 from vmaptune.plateau import plateau
-from vmaptune.recipe import LEARNING_RATE, Recipe, make_recipe, schedule_prefix
+from vmaptune.precision import precise
+from vmaptune.recipe import LEARNING_RATE, Recipe, check_groups, make_recipe, schedule_prefix
 from vmaptune.schedules import SCHEDULES
-from vmaptune.sections import Batch, Budget, Checkpoint, Data, Fitness, Layout, Lookahead, PopulationSize, Repeats
+from vmaptune.sections import (
+    Batch,
+    Budget,
+    Checkpoint,
+    Data,
+    Fitness,
+    Init,
+    Layout,
+    Lookahead,
+    PopulationSize,
+    Precision,
+    Repeats,
+    as_table,
+    bound,
+    fixed,
+)
 from vmaptune.selectors import SELECTORS, TRIAL_METHODS, Selector, replicated, stopped_by
-from vmaptune.settings import Seed, Setting, convert, settings, show
+from vmaptune.settings import Seed, Setting, convert, settings
 from vmaptune.space import Axis, Space
 from vmaptune.stoppers import STOPPERS
 from vmaptune.strict_json import finite_json
@@ -35,8 +66,8 @@ from vmaptune.tasks import Task, check_task, find_task
 
 FROM_PYTHON = "(from Python)"  # stands as task.name when a Task object was passed to tune()
 SECTIONS = (
-    *("seed", "task", "data", "batch", "optimizer", "schedule", "plateau"),
-    *("population", "fitness", "search", "checkpoint", "plan"),
+    *("seed", "task", "data", "init", "batch", "optimizer", "groups", "schedule", "plateau"),
+    *("precision", "population", "fitness", "search", "checkpoint", "plan"),
 )
 
 
@@ -47,10 +78,13 @@ class RunConfig:
     seed: int
     task: Choice
     data: Data
+    init: Init
     batch: Batch
     optimizer: Choice
+    parameter_groups: dict[str, Choice]
     schedules: dict[str, Choice]
     plateau: Choice
+    precision: Precision
     population: PopulationSize
     fitness: Fitness
     lookahead: Lookahead
@@ -70,16 +104,19 @@ class RunConfig:
         return {
             "seed": self.seed,
             "task": self.task.tree,
-            "data": {"fraction": self.data.fraction, "classes": list(self.data.classes)},
+            "data": asdict(self.data) | {"classes": list(self.data.classes)},
+            "init": as_table(self.init),
             "batch": asdict(self.batch),
             "optimizer": self.optimizer.tree,
+            "groups": {name: choice.table for name, choice in self.parameter_groups.items()},
             "schedule": schedule,
-            "plateau": {k: v for k, v in self.plateau.tree.items() if k != "name"},
+            "plateau": self.plateau.table,
+            "precision": asdict(self.precision),
             "population": asdict(self.population),
             "fitness": asdict(self.fitness) | {"lookahead": asdict(self.lookahead)},
             "search": {
                 "method": self.search.name,
-                **{k: v for k, v in self.search.tree.items() if k != "name"},
+                **self.search.table,
                 **asdict(self.repeats),
                 "stop": self.stop.tree,
                 "budget": asdict(self.budget),
@@ -90,8 +127,8 @@ class RunConfig:
 
     @property
     def essence(self) -> Tree:
-        """The config without what may change while a run goes on: where it runs, and how often it is checkpointed."""
-        return {section: table for section, table in self.tree.items() if section not in ("plan", "checkpoint")}
+        """The config without what may change while a run goes on: where it and its data are, how often it is checkpointed."""
+        return essence_of(self.tree)
 
     @property
     def canonical_json(self) -> str:
@@ -137,6 +174,8 @@ class RunConfig:
         """Every traced setting by dotted name."""
         entries = {f"task.{k}": v for k, v in self.task.traced.items()}
         entries |= {f"optimizer.{k}": v for k, v in self.optimizer.traced.items()}
+        for name, choice in self.parameter_groups.items():
+            entries |= {f"groups.{name}.{k}": v for k, v in choice.traced.items()}
         for target, family in self.schedules.items():
             entries |= {f"{schedule_prefix(target)}.{k}": v for k, v in family.traced.items()}
         entries |= {f"plateau.{k}": v for k, v in self.plateau.traced.items()}
@@ -162,7 +201,20 @@ class RunConfig:
             self.space,
             horizon=self.population.horizon,
             final_anneal=self.fitness.final_anneal,
+            groups={name: choice.values["match"] for name, choice in self.parameter_groups.items()},
         )
+
+    def batches(self, task: Task) -> Batches:
+        """How the training split of the task is cut into batches, and whether it is streamed."""
+        batch = self.batch
+        batches = make_batches(task.splits, size=batch.size, order=batch.order, balance=batch.balance, seed=self.seed)
+        return placed(batches, task, self.data.placement)
+
+    def feed(self, recipe: Recipe, batches: Batches, *, seed: jax.Array | int, plan: Plan) -> Feed:
+        """What the generations of the run train on."""
+        size, ahead = self.population, self.lookahead.steps
+        steps, round_ = size.segment_steps, size.generations
+        return Feed(recipe, batches, seed=seed, plan=plan, segment_steps=steps, ahead=ahead, round_=round_)
 
     def selector(self) -> Selector:
         """The search method, with its stopper, applied to groups of replicates."""
@@ -191,10 +243,13 @@ class RunConfig:
             seed=self.seed,
             task=self.task.pinned(below("task")),
             data=self.data,
+            init=self.init,
             batch=self.batch,
             optimizer=self.optimizer.pinned(below("optimizer")),
+            parameter_groups={name: c.pinned(below(f"groups.{name}")) for name, c in self.parameter_groups.items()},
             schedules=schedules,
             plateau=self.plateau.pinned(below("plateau")),
+            precision=self.precision,
             population=PopulationSize(
                 size=1, segment_steps=self.population.segment_steps, generations=self.population.generations
             ),
@@ -207,6 +262,12 @@ class RunConfig:
             checkpoint=self.checkpoint,
             plan=Layout(),
         )
+
+
+def essence_of(tree: Mapping[str, Any]) -> Tree:
+    """What of a whole config must stay while a run goes on; see `RunConfig.essence`."""
+    essence = {section: table for section, table in tree.items() if section not in ("plan", "checkpoint")}
+    return essence | {"data": {key: value for key, value in tree.get("data", {}).items() if key != "placement"}}
 
 
 def resolve(tree: Mapping[str, Any], *, task: Task | None = None, source: str = "config") -> tuple[RunConfig, Task]:
@@ -238,30 +299,38 @@ def _resolve(tree: Mapping[str, Any], task: Task | None) -> tuple[RunConfig, Tas
         if name not in SECTIONS:
             raise ConfigError(f"there is no section or setting {name!r}{did_you_mean(name, SECTIONS)}")
     seed = convert(Setting("seed", Seed, 0, False, ""), tree.get("seed", 0), "seed")
-    task_choice, task = _resolve_task(_table(tree, "task"), task)
-    optimizer = choose(_table(tree, "optimizer"), "optimizer", OPTIMIZERS, default="adamw")
-    data = _bound(Data, _table(tree, "data"), "data")
+    task_choice, task = _resolve_task(table_of(tree, "task"), task)
+    optimizer = choose(table_of(tree, "optimizer"), "optimizer", OPTIMIZERS, default="adamw")
+    data = bound(Data, table_of(tree, "data"), "data")
     if data != Data():
         task = task._replace(splits=subsampled(task.splits, fraction=data.fraction, classes=data.classes, seed=seed))
-    fitness, search = _table(tree, "fitness"), _table(tree, "search")
+    precision = bound(Precision, table_of(tree, "precision"), "precision")
+    if precision != Precision():
+        task = precise(task, **asdict(precision))
+    init = bound(Init, table_of(tree, "init"), "init")
+    task, sha256 = finetuned(task, init.from_, part=init.part, freeze=init.freeze, sha256=init.sha256)
+    fitness, search = table_of(tree, "fitness"), table_of(tree, "search")
     method = {k: v for k, v in search.items() if k not in _ALL_METHODS}
     config = RunConfig(
         seed=seed,
         task=task_choice,
         data=data,
-        batch=_resolve_fixed(Batch, tree, "batch"),
+        init=replace(init, from_=located(init.from_), sha256=sha256),
+        batch=fixed(Batch, tree, "batch"),
         optimizer=optimizer,
-        schedules=_resolve_schedules(_table(tree, "schedule"), optimizer, task_choice),
-        plateau=Choice("plateau", bind(settings(plateau), _table(tree, "plateau"), "plateau", owner="it")),
-        population=_resolve_fixed(PopulationSize, tree, "population"),
-        fitness=_bound(Fitness, {k: v for k, v in fitness.items() if k != "lookahead"}, "fitness", besides=["lookahead"]),
-        lookahead=_bound(Lookahead, _table(fitness, "lookahead", "fitness."), "fitness.lookahead"),
+        parameter_groups=choose_groups(table_of(tree, "groups")),
+        schedules=choose_schedules(table_of(tree, "schedule"), optimizer, task_choice),
+        plateau=Choice("plateau", bind(settings(plateau), table_of(tree, "plateau"), "plateau", owner="it")),
+        precision=precision,
+        population=fixed(PopulationSize, tree, "population"),
+        fitness=bound(Fitness, {k: v for k, v in fitness.items() if k != "lookahead"}, "fitness", besides=["lookahead"]),
+        lookahead=bound(Lookahead, table_of(fitness, "lookahead", "fitness."), "fitness.lookahead"),
         search=choose(method, "search", SELECTORS, default="truncation", key="method", besides=_ALL_METHODS),
-        repeats=_bound(Repeats, {k: v for k, v in search.items() if k in settings(Repeats)}, "search"),
-        stop=_resolve_stop(search.get("stop", {})),
-        budget=_bound(Budget, _table(search, "budget", "search."), "search.budget"),
-        checkpoint=_resolve_fixed(Checkpoint, tree, "checkpoint"),
-        plan=_resolve_fixed(Layout, tree, "plan"),
+        repeats=bound(Repeats, {k: v for k, v in search.items() if k in settings(Repeats)}, "search"),
+        stop=choose_stopper(search.get("stop", {})),
+        budget=bound(Budget, table_of(search, "budget", "search."), "search.budget"),
+        checkpoint=fixed(Checkpoint, tree, "checkpoint"),
+        plan=fixed(Layout, tree, "plan"),
     )
     check_task(task, where=f"task {task_choice.name}")
     _check(config, task)
@@ -271,22 +340,14 @@ def _resolve(tree: Mapping[str, Any], task: Task | None) -> tuple[RunConfig, Tas
 _ALL_METHODS = {*settings(Repeats), "stop", "budget"}  # of [search], whatever the method
 
 
-def _resolve_stop(given: Any) -> Choice:
-    """A stopper's name, or its table."""
-    table = {"name": given} if isinstance(given, str) else given
-    if not isinstance(table, Mapping):
-        raise ConfigError(f"search.stop: expected a name or a table, [search.stop]; given: {show(given)}")
-    return choose(table, "search.stop", STOPPERS, default="none")
-
-
 def _check(config: RunConfig, task: Task) -> None:
     """What sections ask of each other."""
     size, stop = config.population, config.stop
     if size.horizon >= 2**31:
         raise ConfigError(f"population: segment_steps x generations must stay below {2**31}; given: {size.horizon}")
-    examples = task.splits.size("train")
-    if config.batch.size > examples:
-        raise ConfigError(f"batch.size: larger than the {examples} training examples; given: {show(config.batch.size)}")
+    config.batches(task)
+    if config.parameter_groups:
+        check_groups(config.recipe(task), config.optimizer.name)
     if config.fitness.final_anneal > size.horizon:
         raise ConfigError(
             f"fitness.final_anneal: more than the {size.horizon} steps of a trial; given: {config.fitness.final_anneal}"
@@ -307,23 +368,6 @@ def _check(config: RunConfig, task: Task) -> None:
     jax.eval_shape(lambda: config.selector().init(jax.random.key(0), config.space, size.size))
 
 
-def _table(tree: Mapping[str, Any], section: str, within: str = "") -> Mapping[str, Any]:
-    table = tree.get(section, {})
-    if not isinstance(table, Mapping):
-        raise ConfigError(f"{within}{section}: expected a table, [{within}{section}]; given: {table!r}")
-    return table
-
-
-def _resolve_fixed(cls: type[Any], tree: Mapping[str, Any], section: str) -> Any:
-    return _bound(cls, _table(tree, section), section, searchable=True)
-
-
-def _bound(
-    cls: type[Any], table: Mapping[str, Any], section: str, *, searchable: bool = False, besides: Iterable[str] = ()
-) -> Any:
-    return cls(**bind(settings(cls), table, section, searchable=searchable, besides=besides))
-
-
 def _resolve_task(table: Mapping[str, Any], task: Task | None) -> tuple[Choice, Task]:
     given = {k: v for k, v in table.items() if k != "name"}
     if task is not None:
@@ -337,7 +381,7 @@ def _resolve_task(table: Mapping[str, Any], task: Task | None) -> tuple[Choice, 
         if not isinstance(name, str):
             raise ConfigError(f"task.name: expected a string; given: {name!r}")
         builder = find_task(name)
-        known = _builder_settings(builder, name)
+        known = builder_settings(builder, name)
         values = bind(known, {k: v for k, v in given.items() if k in known}, "task", owner=name)
         task = builder(**values)
         if not isinstance(task, Task):
@@ -352,40 +396,3 @@ def _resolve_task(table: Mapping[str, Any], task: Task | None) -> tuple[Choice, 
     if static:
         task = task._replace(loss=partial(task.loss, **static))
     return Choice(name, values | own), task
-
-
-def _builder_settings(builder: Any, name: str) -> dict[str, Setting]:
-    """The settings of a task's builder; raises `ConfigError` if it is none."""
-    try:
-        known = settings(builder)
-        inspect.signature(builder).bind(**dict.fromkeys(known))
-    except (TypeError, ValueError):
-        expected = "a function whose parameters are keyword-only, or have defaults"
-        raise ConfigError(f"task.name: {name} does not build a task: expected {expected}; found: {show(builder)}") from None
-    if traced := [s.name for s in known.values() if s.traced]:
-        raise ConfigError(
-            f"task.name: {name} takes the float {traced[0]!r}: floats are traced, so declare it on the task's loss"
-        )
-    return known
-
-
-def _resolve_schedules(table: Mapping[str, Any], optimizer: Choice, task: Choice) -> dict[str, Choice]:
-    targets = {k: f"optimizer.{k}" for k in optimizer.traced}
-    targets |= {k: f"task.{k}" for k in task.traced if k not in targets}
-    targets |= {"batch": targets["accumulate"]} if "accumulate" in targets else {}  # of a batch, or several
-    names = table.get("name")
-    families = names if isinstance(names, list | tuple) else ()
-    nested = {k: v for k, v in table.items() if isinstance(v, Mapping) and k not in families and ("name" in v or k in targets)}
-    own = {k: v for k, v in table.items() if k not in nested}
-    schedules = {LEARNING_RATE: choose_schedule(own, "schedule")}
-    for key, sub in nested.items():
-        if key not in targets:
-            raise ConfigError(f"schedule.{key}: there is no hyperparameter {key!r} to shape{did_you_mean(key, targets)}")
-        if targets[key] == LEARNING_RATE and own:
-            raise ConfigError(
-                "schedule.learning_rate: the learning rate's schedule stands in [schedule] already; keep one of the two"
-            )
-        if targets[key] in schedules and targets[key] != LEARNING_RATE:
-            raise ConfigError(f"schedule.{key}: {targets[key]} has a schedule already, under another name; keep one of the two")
-        schedules[targets[key]] = choose_schedule(sub, f"schedule.{key}")
-    return {target: schedules[target] for target in (LEARNING_RATE, *targets.values()) if target in schedules}

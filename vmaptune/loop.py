@@ -25,8 +25,10 @@ import numpy as np
 from vmaptune.cache import use_compilation_cache
 from vmaptune.champion import Champion
 from vmaptune.config import RunConfig, resolve
+from vmaptune.data.diagnosis import warnings_of
 from vmaptune.distributed import agreed, alone, anyone, texts
 from vmaptune.errors import AllMembersFailed, ConfigError, OutOfMemory, StoreError, warn
+from vmaptune.finetuning import whole
 from vmaptune.generation import Generations, State, records_of
 from vmaptune.opening import environment_of, open_run, refuse_to_overwrite
 from vmaptune.optimizers import evaluation_params
@@ -45,7 +47,7 @@ from vmaptune.store.keeper import Keeper
 from vmaptune.store.reading import HistoryArray, read_generation, read_history, read_lineage, read_run
 from vmaptune.store.record import Record, Sink
 from vmaptune.store.start import read_start
-from vmaptune.tasks import Task
+from vmaptune.tasks import OF_FILES, TASKS, Task
 from vmaptune.toml import load_config, read_toml
 from vmaptune.train import make_evaluate
 from vmaptune.winner import shortest, write_winner
@@ -101,7 +103,7 @@ def tune(
             raise ConfigError(f"until: expected at least one generation; given: {until}")
         if len(set(texts(config.run_id))) > 1:
             raise ConfigError("the processes of this run were started with different configs")
-        _warn_of_what_is_in_vain(config)
+        _warn_of_what_is_in_vain(config, task)
         if out is not None and alone():  # of several processes, the one that writes says it for all
             refuse_to_overwrite(RunFolder(out), resume=resume)
         begun = time.perf_counter()
@@ -125,8 +127,11 @@ def tune(
         return _finish(run, state, status, conclude=conclude)
 
 
-def _warn_of_what_is_in_vain(config: RunConfig) -> None:
-    """Says what the run will do in vain, or not do."""
+def _warn_of_what_is_in_vain(config: RunConfig, task: Task) -> None:
+    """Says what is often wrong with data, and what the run will do in vain, or not do."""
+    if config.task.name not in TASKS or config.task.name in OF_FILES:
+        for sentence in warnings_of(task.splits, task.features):
+            warn(f"data: {sentence}")
     size, selector = config.population.size, config.selector()
     if not config.space.axes and size > 1:
         warn(f"nothing is searched: all {size} members have the same settings; put an axis where a number stands")
@@ -333,6 +338,8 @@ def _best(run: _Run, champion: Champion, history: HistoryArray) -> Best:
         part: {k.partition(".")[2]: shortest(v) for k, v in row.items() if k.startswith(f"{source}.")}
         for part, source in (("train", "train"), ("validation", judgement))
     }
+    member = champion.member
+    params, model_state = whole(evaluation_params(member.opt_state, member.params), member.model_state)
     return Best(
         trial=trial,
         generation=generation,
@@ -348,8 +355,8 @@ def _best(run: _Run, champion: Champion, history: HistoryArray) -> Best:
             size=run.config.repeats.replicates,
             horizon=run.config.population.horizon,
         ),
-        params=evaluation_params(champion.member.opt_state, champion.member.params),
-        model_state=champion.member.model_state,
+        params=params,
+        model_state=model_state,
     )
 
 

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from vmaptune.anneal import anneal
 from vmaptune.errors import ConfigError, did_you_mean
+from vmaptune.finetuning import Patterns, one_group_each, scaled
 from vmaptune.optimizers import Optimizer, opened
 from vmaptune.plateau import SCALE, plateau
 from vmaptune.schedules import Schedule
 from vmaptune.schedules.mixture import FAMILY, Mixture, knobs_of, multiplier
-from vmaptune.settings import Setting, settings
+from vmaptune.settings import NonNegative, Setting, Usual, settings
 from vmaptune.space import Space
 from vmaptune.tasks import Task
 
 Values = Mapping[str, jax.Array]
 
 LEARNING_RATE = "optimizer.learning_rate"
+# Optimizers whose steps are not their learning rate times what does not depend on it.
+_NOT_IN_PROPORTION = ("schedule_free_sgd", "schedule_free_adamw", "prodigy")
+
+
+def group(*, match: Patterns, learning_rate: Annotated[NonNegative, Usual(0.01, 10.0, "log")] = 1.0) -> None:
+    """Parameters that train at a learning rate of their own. A parameter can be in one group.
+
+    Args:
+        match: Their names, by glob patterns of dotted paths: "head.*".
+        learning_rate: What the learning rate, as its schedule has it, is multiplied by for them.
+
+    References:
+        Howard & Ruder, Universal Language Model Fine-tuning for Text Classification, https://arxiv.org/abs/1801.06146
+    """
 
 
 class Recipe(NamedTuple):
@@ -32,9 +48,10 @@ class Recipe(NamedTuple):
         schedules: Family (or mixture of families) by the dotted name of the hyperparameter it shapes.
         space: Names, axes and constants. `optimizer.x` and `task.x` are settings of the optimizer and the loss,
             `schedule.x` knobs of the learning rate's schedule, `schedule.y.x` knobs of hyperparameter y's, `plateau.x` settings
-            of the decay on plateaus.
+            of the decay on plateaus, `groups.y.learning_rate` the multiplier of group y.
         horizon: Steps of a full trial: progress is step / horizon.
         final_anneal: Steps before the horizon over which the learning rate falls to zero, whatever its schedule; 0: none.
+        groups: Groups of parameters: patterns of their names by the group's.
     """
 
     task: Task
@@ -43,6 +60,7 @@ class Recipe(NamedTuple):
     space: Space
     horizon: int
     final_anneal: int = 0
+    groups: Mapping[str, Patterns] = MappingProxyType({})
 
     def shaped(self, values: Values, step: jax.Array) -> dict[str, jax.Array]:
         """The hyperparameters in force at a step, or at several: values with each schedule's multiplier applied.
@@ -52,10 +70,10 @@ class Recipe(NamedTuple):
             step: i32[...].
 
         Returns:
-            By dotted name, for the settings of the optimizer and the loss: f32[...] where a schedule shapes it, else f32[].
+            By dotted name, for the settings of optimizer, loss and groups: f32[...] where a schedule shapes it, else f32[].
         """
         t = step.astype(jnp.float32) / self.horizon
-        shaped = {name: value for name, value in values.items() if name.startswith(("optimizer.", "task."))}
+        shaped = {name: value for name, value in values.items() if name.startswith(("optimizer.", "task.", "groups."))}
         for target, family in self.schedules.items():
             base = shaped.get(target, settings_read(self.task, self.optimizer)[target].default)
             shaped[target] = base * multiplier(family, t, under(values, schedule_prefix(target), knobs_of(family)))
@@ -64,6 +82,15 @@ class Recipe(NamedTuple):
         if self.final_anneal:
             shaped[LEARNING_RATE] *= anneal((self.horizon - step) / self.final_anneal)
         return shaped
+
+    def stepped(self, updates: Any, values: Values) -> Any:
+        """The optimizer's updates, each group's times its multiplier of the learning rate.
+
+        Args:
+            updates: As the optimizer made them: in proportion to the learning rate.
+            values: f32[] by dotted name.
+        """
+        return scaled(updates, [(self.groups[n.partition(".")[0]], values[f"groups.{n}"]) for n in self.passed("groups")])
 
     @property
     def on_plateau(self) -> bool:
@@ -86,14 +113,14 @@ class Recipe(NamedTuple):
         return found
 
     def passed(self, room: str) -> list[str]:
-        """Traced settings of the optimizer, the loss or the decay on plateaus that must be passed to it.
+        """Traced settings of the optimizer, the loss, the decay on plateaus or the groups that must be passed to it.
 
         One that rests at its default for good is not: the function then sees the plain number, and can leave out what that
         number turns off (dropout 0, no clipping) instead of computing it in every step.
         """
         return [
             name.partition(".")[2]
-            for name, setting in settings_read(self.task, self.optimizer).items()
+            for name, setting in settings_read(self.task, self.optimizer, self.groups).items()
             if name.startswith(f"{room}.") and (name in self.schedules or _is_passed(name, setting, self.space))
         ]
 
@@ -115,6 +142,7 @@ def make_recipe(
     *,
     horizon: int,
     final_anneal: int = 0,
+    groups: Mapping[str, Patterns] = MappingProxyType({}),
 ) -> Recipe:
     """Binds the parts of training together.
 
@@ -125,11 +153,12 @@ def make_recipe(
         space: The settings of a member, by dotted name.
         horizon: Steps of a full trial.
         final_anneal: Steps before it over which the learning rate falls to zero; 0: none.
+        groups: Groups of parameters with a learning rate of their own: patterns of their names by the group's.
 
     Raises:
         ConfigError: A name in the space, or a schedule's target, that nothing would read.
     """
-    known = settings_read(task, optimizer)
+    known = settings_read(task, optimizer, groups)
     if not any(name.startswith("optimizer.") for name in known):
         raise ConfigError(
             "optimizer: has no keyword-only float settings; write a function around it that has, such as learning_rate"
@@ -144,11 +173,31 @@ def make_recipe(
             raise ConfigError(
                 f"space: no optimizer, schedule or loss has a setting {name!r}{did_you_mean(name, {*known, *knobs})}"
             )
-    recipe = Recipe(task, optimizer, schedules, space, horizon, final_anneal)
+    recipe = Recipe(task, optimizer, schedules, space, horizon, final_anneal, groups)
     if LEARNING_RATE not in known and (recipe.on_plateau or final_anneal):
         where = "plateau" if recipe.on_plateau else "fitness.final_anneal"
         raise ConfigError(f"{where}: the optimizer has no learning_rate that could fall")
     return recipe
+
+
+def check_groups(recipe: Recipe, optimizer: str) -> None:
+    """Checks a recipe's groups of parameters.
+
+    Args:
+        recipe: How members are trained.
+        optimizer: Name of its optimizer.
+
+    Raises:
+        ConfigError: A pattern that fits no parameter, a parameter in two groups, or an optimizer whose steps cannot be
+            multiplied afterwards.
+    """
+    one_group_each(recipe.task, recipe.groups)
+    if optimizer in _NOT_IN_PROPORTION:
+        raise ConfigError(
+            f"groups: {optimizer} does not step in proportion to its learning rate; choose another optimizer.name"
+        )
+    if "average" in recipe.passed("optimizer"):
+        raise ConfigError("groups: optimizer.average averages the weights before groups are told apart; set it to 0")
 
 
 def opened_for(optimizer: Optimizer, space: Space) -> Optimizer:
@@ -166,9 +215,10 @@ def _is_passed(name: str, setting: Setting, space: Space) -> bool:
     return setting.required or name in space.axes or constant != setting.default
 
 
-def settings_read(task: Task, optimizer: Optimizer) -> dict[str, Setting]:
-    """The traced settings that optimizer, loss and the decay on plateaus read, by dotted name."""
+def settings_read(task: Task, optimizer: Optimizer, groups: Iterable[str] = ()) -> dict[str, Setting]:
+    """The traced settings that optimizer, loss, the decay on plateaus and groups of parameters read, by dotted name."""
     functions: dict[str, Callable[..., Any]] = {"optimizer": optimizer, "task": task.loss, "plateau": plateau}
+    functions |= {f"groups.{name}": group for name in groups}
     return {f"{room}.{s.name}": s for room, fn in functions.items() for s in settings(fn).values() if s.traced}
 
 

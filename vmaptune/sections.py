@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from keyword import iskeyword
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from vmaptune.anneal import Shape
+from vmaptune.choices import bind, table_of
+from vmaptune.data.batching import Balance, Order
+from vmaptune.feed import Placement
+from vmaptune.finetuning import Patterns
+from vmaptune.precision import Compute, Matmul
 from vmaptune.selectors import Aggregate
-from vmaptune.settings import Count, Natural, NonNegative
-from vmaptune.train import Order
+from vmaptune.settings import Count, Natural, NonNegative, Setting, settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +27,13 @@ class Batch:
         size: Examples a step.
         order: shared: all members see the same batches, so they differ by their settings alone; independent: each trial
             shuffles for itself.
+        balance: none: examples as they are. oversample: those of rarer classes come several times an epoch, so that each class
+            comes as often. batch: that, and every batch holds as many of each class. (task.class_balance weighs them instead.)
     """
 
     size: Count = 128
     order: Order = "shared"
+    balance: Balance = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +103,49 @@ class Data:
     Attributes:
         fraction: Share of the training examples, drawn once for all members, of each class alike.
         classes: Labels that are kept, in every part of the data; none given: all.
+        placement: Where training data lie. device: on every device, whole. host: in memory or memory-mapped files of the host,
+            streamed to the devices a generation at a time; the results are the same. auto: host, where they would take more
+            than 40 % of a device's memory.
     """
 
     fraction: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     classes: tuple[int, ...] = ()
+    placement: Placement = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Init:
+    """What members begin with, and what of it is trained. Parameters are named by dotted path; patterns are globs: "head.*".
+
+    Attributes:
+        from_: Weights that all members begin with: a safetensors file, or run:FOLDER, the winner of a run; empty: none.
+        part: Pattern, or list of patterns, of the parameters and batch statistics that are taken from there. All others are
+            drawn afresh by each trial.
+        freeze: Pattern, or list of patterns, of the parameters that are not trained.
+        sha256: Of the file with the weights. Filled in, so that a run cannot go on with others.
+    """
+
+    from_: str = ""
+    part: Patterns = "*"
+    freeze: Patterns = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """The precision that the model is computed in. Weights, optimizer state and batch statistics are float32.
+
+    Attributes:
+        compute: Type that weights are cast to before each step, and the model is computed in.
+        matmul: Precision of matrix products and convolutions of float32 numbers, as JAX names them. On GPUs default may
+            round their inputs (to TF32); on CPUs all are the same.
+        remat: Keep less of the forward pass for the gradient, and compute the rest again: less memory, more time. On CPUs
+            XLA undoes it.
+    """
+
+    compute: Compute = "float32"
+    matmul: Matmul = "default"
+    remat: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,3 +197,30 @@ class Budget:
 
     steps: Natural = 0
     seconds: NonNegative = 0.0
+
+
+# --------------------------------------------------------------------------------------------------------------- reading
+
+
+def keyed(cls: type[Any]) -> dict[str, Setting]:
+    """The settings of a section by their keys in TOML: `from_`, since Python keeps `from` for itself, is `from` there."""
+    return {name.removesuffix("_"): setting for name, setting in settings(cls).items()}
+
+
+def bound(
+    cls: type[Any], table: Mapping[str, Any], section: str, *, searchable: bool = False, besides: Iterable[str] = ()
+) -> Any:
+    """Reads a section; see `choices.bind`."""
+    values = bind(keyed(cls), table, section, searchable=searchable, besides=besides)
+    return cls(**{f"{key}_" if iskeyword(key) else key: value for key, value in values.items()})
+
+
+def fixed(cls: type[Any], tree: Mapping[str, Any], section: str) -> Any:
+    """Reads a section of static settings from the tree that it stands in."""
+    return bound(cls, table_of(tree, section), section, searchable=True)
+
+
+def as_table(section: Any) -> dict[str, Any]:
+    """A section as TOML values, by their keys there."""
+    values = {key.removesuffix("_"): value for key, value in asdict(section).items()}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

@@ -13,9 +13,11 @@ from typing import Any
 from vmaptune import sections
 from vmaptune.choices import Tree
 from vmaptune.config import FROM_PYTHON, RunConfig, resolve
+from vmaptune.data.weights import located
 from vmaptune.errors import ConfigError
 from vmaptune.optimizers import OPTIMIZERS
 from vmaptune.plateau import plateau
+from vmaptune.recipe import group
 from vmaptune.schedules import SCHEDULES
 from vmaptune.schedules.mixture import warmup_settings
 from vmaptune.selectors import SELECTORS
@@ -30,7 +32,11 @@ _ROWS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "search": ("method", SELECTORS),
     "search.stop": ("name", STOPPERS),
 }
-_SEARCHED = ("task", "optimizer", "schedule", "plateau")  # sections in which an axis may stand for a number
+_SEARCHED = ("task", "optimizer", "groups", "schedule", "plateau")  # sections in which an axis may stand for a number
+_GROUPS = (
+    "Groups of parameters that train at learning rates of their own, each a table such as [groups.head], with "
+    'match = "head.*" and learning_rate = 0.1, which multiplies the learning rate.'
+)
 _ALWAYS = {"search": ("replicates", "aggregate", "stop", "budget")}  # what is kept when another row is named
 
 
@@ -73,12 +79,21 @@ def load_tree(path: str | Path | None = None, assignments: Iterable[str] = (), *
     Raises:
         ConfigError: It cannot be read.
     """
-    tree = override(default_tree() if path is None else read_toml(path), assignments)
+    tree = default_tree() if path is None else _with_weights_located(read_toml(path), Path(path).parent)
+    tree = override(tree, assignments)
     tree = tree if seed is None else tree | {"seed": seed}
     section = tree.get("task")
     if path is not None and isinstance(section, Mapping) and "name" in section:
         tree = tree | {"task": dict(section) | {"name": _located(section["name"], Path(path).parent)}}
     return tree
+
+
+def _with_weights_located(tree: Tree, folder: Path) -> Tree:
+    """A file's weights are named from where it lies, those of `--set` from the current folder."""
+    init = tree.get("init")
+    if not isinstance(init, Mapping) or not isinstance(init.get("from"), str) or not init["from"]:
+        return tree
+    return tree | {"init": dict(init) | {"from": located(init["from"], folder)}}
 
 
 def _located(name: Any, folder: Path) -> Any:
@@ -118,7 +133,7 @@ def _toml_value(text: str, key: str) -> Any:
         (value,) = tomllib.loads(f"value = {text}").values()
         return value
     except (tomllib.TOMLDecodeError, ValueError):  # ValueError: more than one assignment
-        if text and all(c.isalnum() or c in "_-./:~" for c in text):
+        if text and all(c.isalnum() or c in "_-./:~*?" for c in text):
             return text
         raise ConfigError(f"--set {key}: not a TOML value; given: {text!r}") from None
 
@@ -173,9 +188,13 @@ def to_toml(config: RunConfig, task: Task, *, header: str = "") -> str:
     known = {
         "task": (task_about, task_settings),
         "data": (_summary(sections.Data), settings(sections.Data)),
+        "init": (_summary(sections.Init), sections.keyed(sections.Init)),
         "batch": (_summary(sections.Batch), settings(sections.Batch)),
         "optimizer": _row(OPTIMIZERS, config.optimizer.name),
+        "groups": (_GROUPS, {}),
+        **{f"groups.{name}": (_summary(group), settings(group)) for name in config.parameter_groups},
         "plateau": (_summary(plateau), settings(plateau)),
+        "precision": (_summary(sections.Precision), settings(sections.Precision)),
         "population": (_summary(sections.PopulationSize), settings(sections.PopulationSize)),
         "fitness": (_summary(sections.Fitness), settings(sections.Fitness)),
         "fitness.lookahead": (_summary(sections.Lookahead), settings(sections.Lookahead)),
@@ -221,7 +240,7 @@ def _row(table: Mapping[str, Any], name: str) -> tuple[str, dict[str, Setting]]:
 
 
 def _section(name: str, table: Mapping[str, Any], about: str, known: Mapping[str, Setting]) -> str:
-    lines = [f"[{name}]\n"]
+    lines = [f"[{name}]\n"] if table else [_comment(about), f"[{name}]\n"]
     for key, value in table.items():
         if key in ("name", "method") and key not in known:
             lines.append(_comment(about))

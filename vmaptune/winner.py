@@ -18,6 +18,7 @@ import numpy as np
 
 from vmaptune.anneal import anneal
 from vmaptune.config import RunConfig
+from vmaptune.finetuning import whole
 from vmaptune.plateau import SCALE
 from vmaptune.programs import Program
 from vmaptune.recipe import LEARNING_RATE, Recipe
@@ -95,11 +96,17 @@ def _decimal(value: np.float32) -> str:
     return str(np.float32(value))
 
 
+def weights_of(params: Any, model_state: Any) -> dict[str, Any]:
+    """Weights and model state by dotted path, as the model itself has them, whatever of its parameters is frozen."""
+    params, model_state = whole(params, model_state)
+    return flatten({"params": params, "model_state": model_state})
+
+
 def write_weights(folder: RunFolder, params: Any, model_state: Any) -> None:
-    """Writes weights and model state by dotted path: `params.head.kernel`, `model_state.norm.mean`."""
+    """Writes weights and model state by dotted path: `params.head.kernel`, `model_state.norm.mean`; frozen ones as any."""
     from safetensors.numpy import save_file
 
-    weights = flatten({"params": params, "model_state": model_state})
+    weights = weights_of(params, model_state)
     tensors = {path: np.asarray(array, order="C") for path, array in weights.items()}
     partial = folder.best / "weights.safetensors.partial"
     save_file(tensors, partial)

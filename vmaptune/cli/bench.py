@@ -10,10 +10,17 @@ from vmaptune.cli import options
 
 
 @click.command("bench")
-@click.option("--task", type=click.Choice(["mlp", "cnn"]), default="mlp", show_default=True, help="What is trained.")
+@click.option("--task", type=click.Choice(["mlp", "cnn", "gru"]), default="mlp", show_default=True, help="What is trained.")
 @click.option("--members", type=click.IntRange(1), default=64, show_default=True, help="Population size N.")
-@click.option("--width", type=click.IntRange(1), default=128, show_default=True, help="Units of a hidden layer of the MLP.")
-@click.option("--batch", type=click.IntRange(0), default=0, help="Examples a step; default: 128 for the MLP, 32 for the CNN.")
+@click.option(
+    "--width", type=click.IntRange(1), default=128, show_default=True, help="Units of a hidden layer of the MLP, or of the GRU."
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(0),
+    default=0,
+    help="Examples a step; default: 128 for the MLP, 32 for the CNN, 16 for the GRU.",
+)
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="How often each way is measured.")
 @click.option("--scaling/--no-scaling", default=True, show_default=True, help="Also other population sizes.")
 @click.option("--overhead/--no-overhead", default=True, show_default=True, help="Also what a whole run costs besides training.")

@@ -12,6 +12,7 @@ import click
 from vmaptune.cli import options
 
 if TYPE_CHECKING:
+    from vmaptune.cohorts import Cohort
     from vmaptune.result import Result
 
 _STARTED = time.perf_counter()
@@ -19,6 +20,13 @@ _STARTED = time.perf_counter()
 
 @click.command("run")
 @options.config_argument
+@click.option(
+    "--data",
+    type=click.Path(),
+    help="Data of your own in place of CONFIG: a table (.csv, .tsv, .parquet), a folder of images, a .txt or an .npz. The "
+    "config is inferred, and what was inferred is said.",
+)
+@click.option("--target", metavar="COLUMN", help="With --data: the column of a table to predict.")
 @options.set_option
 @click.option("--out", type=click.Path(file_okay=False), help="The run folder; default: a new one below runs/.")
 @options.seed_option
@@ -32,6 +40,8 @@ _STARTED = time.perf_counter()
 @options.json_option
 def command(
     config: str | None,
+    data: str | None,
+    target: str | None,
     assignments: tuple[str, ...],
     out: str | None,
     seed: int | None,
@@ -49,11 +59,14 @@ def command(
     \b
     vmaptune run
     vmaptune run my.toml --out runs/first --seed 1
+    vmaptune run --data my.csv --target price
     vmaptune run --set search.method=random --set population.size=128 --json
     """
     execute(
         config,
         assignments,
+        data=data,
+        target=target,
         out=out,
         seed=seed,
         resume=resume,
@@ -67,6 +80,8 @@ def execute(
     config: str | None,
     assignments: tuple[str, ...] = (),
     *,
+    data: str | None = None,
+    target: str | None = None,
     out: str | None,
     seed: int | None = None,
     resume: bool,
@@ -79,7 +94,6 @@ def execute(
         begun = time.perf_counter()
         from vmaptune.cli.cohorts import run_cohorts
         from vmaptune.cli.progress import Progress
-        from vmaptune.cohorts import load_cohorts
         from vmaptune.config import resolve
         from vmaptune.distributed import alone, is_main, start, together
         from vmaptune.loop import tune
@@ -89,8 +103,10 @@ def execute(
         start(distributed)
         prepare_backend()
         imported = time.perf_counter() - begun
-        source = str(config or "default config")
-        tree, cohorts = together(lambda: load_cohorts(config, assignments, seed=seed))
+        source = f"--data {data}" if data else str(config or "default config")
+        tree, cohorts, said = together(lambda: _loaded(config, assignments, seed, data, target))
+        if not quiet and is_main():
+            click.echo("".join(f"{sentence}\n" for sentence in said), err=True, nl=False)
         if len(cohorts) > 1:
             run_cohorts(tree, source, signals, out=out, resume=resume, quiet=quiet, as_json=as_json)
             return
@@ -110,11 +126,35 @@ def execute(
         facts = result.as_json() | {"seconds": {name: round(value, 3) for name, value in seconds.items()}}
         if is_main():
             _print_result(result, facts, as_json)
+            if data and not quiet:
+                click.echo(f"The config is in {result.run}/config.toml; edit it and go on with: vmaptune run CONFIG", err=True)
         if result.status == "interrupted":
             if is_main():
                 click.echo(f"Stopped after a whole generation. Go on with: vmaptune resume {result.run}", err=True)
             signals.number = signals.number or signal.SIGTERM  # another process was told to stop, and so all have
             signals.stop_if_caught()
+
+
+def _loaded(
+    config: str | None, assignments: tuple[str, ...], seed: int | None, data: str | None, target: str | None
+) -> tuple[dict[str, Any], list[Cohort], list[str]]:
+    """The config, the cohorts that it opens, and what was inferred if it is one for data of the user's."""
+    from vmaptune.cohorts import cohorts_of, load_cohorts
+    from vmaptune.errors import ConfigError
+    from vmaptune.toml import override
+
+    if data is None:
+        if target is not None:
+            raise ConfigError(f"--target: means nothing without --data; given: {target!r}")
+        return *load_cohorts(config, assignments, seed=seed), []
+    if config is not None:
+        raise ConfigError(f"--data: infers a config, so none can be given; given: {config} and {data}")
+    from vmaptune.suggest import suggested
+
+    task = override({}, assignments).get("task", {})
+    tree, said = suggested(data, target or "", task if isinstance(task, dict) else {})
+    tree = override(tree, assignments) | ({} if seed is None else {"seed": seed})
+    return tree, cohorts_of(tree), said
 
 
 class Signals:
