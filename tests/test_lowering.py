@@ -16,7 +16,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from vmaptune import lowering
 from vmaptune.errors import VmaptuneWarning
-from vmaptune.lowering import canonical, has_convolutions, im2col
+from vmaptune.lowering import canonical, has_convolutions, has_loops, im2col
 from vmaptune.models import from_nnx
 
 NHWC, NCHW = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")
@@ -566,7 +566,10 @@ def test_whether_a_function_has_convolutions():
     assert has_convolutions(unknown, x, k)
     assert has_convolutions(lambda pair, deep: conv(*pair) if deep else pair[0], (x, k), True)
     assert not has_convolutions(lambda pair, deep: conv(*pair) if deep else pair[0], (x, k), False)
-    assert not has_convolutions(lambda x, k: jax.nn.silu(x) + jnp.sum(lax.map(jnp.sin, k)), x, k)
+    without = lambda x, k: jax.nn.silu(x) + jnp.sum(lax.map(jnp.sin, k))  # noqa: E731
+    assert not has_convolutions(without, x, k)
+    assert has_loops(without, x, k)  # of the map
+    assert not has_loops(conv, x, k)
 
 
 class Pixels(nnx.Module):

@@ -47,6 +47,7 @@ _MOST_TAPS = 128  # kernel positions, a slice each; beyond it the program grows 
 # Primitives whose jaxprs are programs with the equation's own inputs and outputs: rewritten in place.
 _ENTERED = frozenset({p.jit_p, p.closed_call_p, p.call_p, p.scan_p, p.while_p, p.cond_p, p.remat_p})
 # These hold, beside such a jaxpr, a derivative that stands in for its own.
+_CONVOLUTIONS, _LOOPS = frozenset({"conv_general_dilated"}), frozenset({"scan", "while"})
 _CUSTOM = frozenset({p.custom_jvp_call_p, p.custom_vjp_call_p})
 
 Body = Callable[[jax.Array, jax.Array], jax.Array]
@@ -92,7 +93,12 @@ def has_convolutions(fn: Callable[..., Any], *args: Any) -> bool:
         fn: The function.
         *args: Its arguments; a `jax.ShapeDtypeStruct` may stand for an array.
     """
-    return _holds_convolution(_trace(fn, args, {}).closed.jaxpr)
+    return _holds(_trace(fn, args, {}).closed.jaxpr, _CONVOLUTIONS)
+
+
+def has_loops(fn: Callable[..., Any], *args: Any) -> bool:
+    """Whether a function holds a loop, such as that of a recurrent layer over time, at any depth; see `has_convolutions`."""
+    return _holds(_trace(fn, args, {}).closed.jaxpr, _LOOPS)
 
 
 class _Traced(NamedTuple):
@@ -117,9 +123,9 @@ def _trace(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     return _Traced(closed, arrays, jax.tree.structure(out))
 
 
-def _holds_convolution(jaxpr: core.Jaxpr) -> bool:
+def _holds(jaxpr: core.Jaxpr, names: frozenset[str]) -> bool:
     return any(
-        eqn.primitive is p.conv_general_dilated_p or any(map(_holds_convolution, core.jaxprs_in_params(eqn.params)))
+        eqn.primitive.name in names or any(_holds(inner, names) for inner in core.jaxprs_in_params(eqn.params))
         for eqn in jaxpr.eqns
     )
 
@@ -189,7 +195,7 @@ class _Rewriter:
         except Exception as error:
             self.left[repr(eqn.primitive.name)] = _sentence(error)
             return [eqn]
-        if eqn.primitive not in _CUSTOM and any(map(_holds_convolution, core.jaxprs_in_params(eqn.params))):
+        if eqn.primitive not in _CUSTOM and any(_holds(inner, _CONVOLUTIONS) for inner in core.jaxprs_in_params(eqn.params)):
             self.left[repr(eqn.primitive.name)] = "this primitive is not known here"
         return [eqn]
 

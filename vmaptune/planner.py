@@ -26,7 +26,7 @@ from vmaptune.distributed import alone
 from vmaptune.feed import Feed
 from vmaptune.plan import Plan, bytes_of, is_out_of_memory, make_plan, memory_limit
 from vmaptune.population import make_newborn, root_key
-from vmaptune.tasks import Task, is_convolutional
+from vmaptune.tasks import Task, is_convolutional, is_recurrent
 from vmaptune.train import segment_of
 
 _WORTH_SECONDS = 60.0  # of expected training: timing costs some ten
@@ -163,8 +163,11 @@ class Work:
         return plan._replace(chunk=min(math.ceil(self.n / plan.devices), self._cached()))
 
     def _cached(self) -> int:
-        """Members whose training state stays in a core's cache; a convolution's activations leave no room for two."""
-        if self.convolutional:
+        """Members whose training state stays in a core's cache.
+
+        The activations of a convolution, or those of a recurrent layer at all steps, leave no room for two.
+        """
+        if self.convolutional or is_recurrent(self.task):
             return 1
         held = bytes_of(self.member) + bytes_of(self.member.params)
         return 2 ** min(5, int(math.log2(max(1, _CHUNK_BYTES / held))))

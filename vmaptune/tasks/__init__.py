@@ -9,7 +9,7 @@ To ship a task, write a builder and add a row to `TASKS`. A task of your own nee
 """
 
 from vmaptune.tasks.adapting import supervised
-from vmaptune.tasks.contract import Judged, Loss, Measured, Metrics, Task, check_task, is_convolutional, measured
+from vmaptune.tasks.contract import Judged, Loss, Measured, Metrics, Task, check_task, is_convolutional, is_recurrent, measured
 from vmaptune.tasks.digits import digits
 from vmaptune.tasks.finding import OF_FILES, TASKS, TaskBuilder, find_task
 from vmaptune.tasks.functions import branin, hartmann6, minimised, rosenbrock
@@ -42,6 +42,7 @@ __all__ = [
     "hartmann6",
     "images",
     "is_convolutional",
+    "is_recurrent",
     "language_model",
     "linear_regression",
     "measured",

@@ -9,7 +9,7 @@ import jax
 
 from vmaptune.data.splits import Splits, check_splits
 from vmaptune.errors import ConfigError, did_you_mean
-from vmaptune.lowering import has_convolutions
+from vmaptune.lowering import has_convolutions, has_loops
 from vmaptune.settings import settings
 
 if TYPE_CHECKING:
@@ -257,10 +257,20 @@ def check_task(task: Task, where: str = "task") -> list[str]:
 
 def is_convolutional(task: Task) -> bool:
     """True if there is a convolution in the task's loss."""
+    return has_convolutions(*_of_one_example(task))
+
+
+def is_recurrent(task: Task) -> bool:
+    """True if there is a loop in the task's loss, such as that of a recurrent layer over time."""
+    return has_loops(*_of_one_example(task))
+
+
+def _of_one_example(task: Task) -> tuple[Any, ...]:
+    """The loss as a function of arrays, and the shapes of its arguments for one example."""
 
     def value(params: Any, model_state: Any, batch: Any, key: jax.Array) -> Any:
         return task.loss(params, model_state, batch, key, train=True)
 
     sample = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), task.sample)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return has_convolutions(value, *jax.eval_shape(task.init, key, sample), sample, key)
+    return value, *jax.eval_shape(task.init, key, sample), sample, key
