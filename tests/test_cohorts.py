@@ -112,9 +112,9 @@ def test_choices_on_a_setting_of_some_rows_open_cohorts_of_those_rows_alone():
 
 def test_tasks_keep_what_their_builder_or_their_loss_knows():
     names = ["digits", "digits_cnn", "linear_regression"]
-    found = cohorts_of({"task": {"name": choices(*names), "hidden": [8], "dropout": 0.1, "dimension": choices(4, 8)}})
+    found = cohorts_of({"task": {"name": choices(*names), "layers": 1, "dropout": 0.1, "dimension": choices(4, 8)}})
     assert [c.tree["task"] for c in found] == [
-        {"name": "digits", "hidden": [8], "dropout": 0.1},
+        {"name": "digits", "layers": 1, "dropout": 0.1},
         {"name": "digits_cnn", "dropout": 0.1},
         {"name": "linear_regression", "dimension": 4},
         {"name": "linear_regression", "dimension": 8},
@@ -197,7 +197,7 @@ def test_what_cannot_be_is_said_in_a_sentence(tree, message):
             {"optimizer": {"name": choices("sgd", "adamv")}},
             r"cohort optimizer=adamv: .*no optimizer 'adamv'; did you",
         ),
-        ({"batch": {"size": choices(32, 10**6)}}, r"config: cohort batch.size=1000000: batch.size: larger than the"),
+        ({"batch": {"size": choices(32, 10**6)}}, r"config: cohort batch.size=1000000: batch.size: must be between 1 and the"),
         ({"population": {"size": choices(8, 16)}}, r"config: population.size: an axis cannot stand here"),
         ({"task": {"name": choices("digits", "linear_regression")}}, r"config: cohorts are compared by one metric; given: "),
     ],

@@ -59,7 +59,8 @@ def test_the_default_resolves():
     config, task = resolve(default_tree())
     assert isinstance(task, Task)
     assert config.task.name == "digits"
-    given = {"model": "mlp", "hidden": (64, 64), "layers": 0, "units": 64, "activation": "relu", "dropout": Axis(0.0, 0.5)}
+    built = {"model": "mlp", "hidden": (64, 64), "layers": 0, "units": 64, "activation": "relu"}
+    given = built | {"norm": "none", "residual": False, "dropout": Axis(0.0, 0.5)}
     assert config.task.values == defaults(task.loss) | given
     assert config.optimizer.values["learning_rate"] == Axis(1e-4, 1e-1, "log")
     assert (config.population.size, config.population.segment_steps, config.population.generations) == (64, 50, 20)
@@ -736,7 +737,7 @@ def test_a_task_is_built_from_a_file(task_file):
 def test_a_task_is_built_from_a_module():
     config, task = resolve({"task": {"name": "vmaptune.tasks:digits", "hidden": [8]}, "batch": {"size": 8}})
     assert config.task.values == dict.fromkeys(REGULARISERS, 0.0) | {
-        **{"model": "mlp", "hidden": (8,), "layers": 0, "units": 64, "activation": "relu"}
+        **{"model": "mlp", "hidden": (8,), "layers": 0, "units": 64, "activation": "relu", "norm": "none", "residual": False}
     }
     assert isinstance(task, Task)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from statistics import median
@@ -30,6 +31,7 @@ from vmaptune.config import RunConfig, resolve
 from vmaptune.data import embedded
 from vmaptune.data.batching import batch_indices
 from vmaptune.data.splits import Splits
+from vmaptune.errors import VmaptuneWarning
 from vmaptune.loop import tune
 from vmaptune.plan import Plan, bytes_of, prepare_backend
 from vmaptune.planner import Work, choose_plan
@@ -372,7 +374,8 @@ def _overhead(config: RunConfig, task: tasks.Task, plan: Plan, speed: float, rou
                 jax.block_until_ready(measures(population))
 
         def whole(run: RunConfig = run) -> float:
-            with tempfile.TemporaryDirectory(prefix="vmaptune-bench-") as folder:
+            with tempfile.TemporaryDirectory(prefix="vmaptune-bench-") as folder, warnings.catch_warnings():
+                warnings.simplefilter("ignore", VmaptuneWarning)  # of the digits' pixels that are always black
                 return tune(run, task=task, out=f"{folder}/run").seconds["train"]
 
         pure(count=1)
