@@ -107,3 +107,16 @@ def test_numbers_are_read_at_the_last_step_and_bfloat16_weights_compute_in_it():
     np.testing.assert_allclose(exact, expected, rtol=1e-4, atol=1e-6)
     assert {leaf.dtype for leaf in jax.tree.leaves((value, gradient))} == {jnp.dtype(jnp.bfloat16)}
     np.testing.assert_allclose(float(value), float(exact.sum()), atol=0.05)
+
+
+def test_the_gradient_has_the_precision_that_was_asked_for():
+    layer = GRU(3, 4, rngs=nnx.Rngs(0))
+
+    def loss(x):
+        with jax.default_matmul_precision("highest"):
+            return layer(x).sum()
+
+    text = str(jax.make_jaxpr(jax.grad(loss))(jnp.ones((5, 2, 3))))
+    dots = text.count("dot_general[")
+    assert dots > 3
+    assert text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") + text.count("precision=Precision.HIGHEST") == dots

@@ -240,7 +240,7 @@ def _engine(config: RunConfig, task: tasks.Task, plan: Plan) -> Callable[[], flo
     """The engine's own segment under a plan."""
     recipe, size = config.recipe(task), config.population
     n, steps = size.size, size.segment_steps
-    batches = config.batches(task)
+    batches = config.batches(task)._replace(streamed=False)
     segment = segment_of(recipe, steps=steps, batches=batches, plan=plan)
     jitted = jax.jit(segment, donate_argnums=(2,), out_shardings=(plan.slots(n), plan.everywhere))
     inputs = make_inputs(recipe, batches, seed=config.seed, plan=plan)

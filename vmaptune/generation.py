@@ -44,11 +44,11 @@ from vmaptune.recipe import Recipe, under
 from vmaptune.selectors import Selector, View, grouped
 from vmaptune.selectors.contract import failed
 from vmaptune.store.record import Record
-from vmaptune.tasks import Metrics, Task, check_task
+from vmaptune.tasks import Metrics, Task, measured
 from vmaptune.train import (
-    EVALUATION_BATCH,
     Inputs,
     evaluates_raw,
+    evaluation_batch,
     evaluation_names,
     evaluation_of,
     lookahead_of,
@@ -93,9 +93,9 @@ class Facts(NamedTuple):
 
 def columns(recipe: Recipe, *, lookahead: bool = False) -> list[str]:
     """Names of all that is measured of a member in a generation: `train.loss`, `validation.accuracy`, ..."""
-    measured = {"train": check_task(recipe.task), "validation": evaluation_names(recipe)}
-    measured |= {"lookahead": measured["validation"]} if lookahead else {}
-    return [f"{part}.{name}" for part, names in measured.items() for name in names] + [SCALE] * recipe.on_plateau
+    names = {"train": measured(recipe.task).train, "validation": evaluation_names(recipe)}
+    names |= {"lookahead": names["validation"]} if lookahead else {}
+    return [f"{part}.{name}" for part, of_part in names.items() for name in of_part] + [SCALE] * recipe.on_plateau
 
 
 class Generations:
@@ -127,6 +127,7 @@ class Generations:
         """Puts the data on the devices; compiles nothing yet."""
         self._n = slots or config.population.size
         self._recipe, self._selector = config.recipe(task), config.selector()
+        self._total = config.total_generations
         self._root, self._replicates = root_key(config.seed), config.repeats.replicates
         self._newborn = make_newborn(task, self._recipe.opened, seed=self._root, replicates=config.population.seeds, plan=plan)
         batches = config.batches(task)
@@ -206,7 +207,8 @@ class Generations:
             for where the host is needed in between (see `_halted`). All are still being computed.
         """
         result = self._program(self._feed(first), state, jnp.int32(first), jnp.int32(count))
-        self._feed.prepare(first + count)
+        if first + count < self._total:
+            self._feed.prepare(first + count)
         return result
 
     def _several(self, inputs: Inputs, state: State, first: jax.Array, count: jax.Array) -> tuple[State, Facts, jax.Array]:
@@ -284,7 +286,7 @@ def _generation(
     segment = segment_of(recipe, steps=size.segment_steps, **training)
     look = ahead.steps and lookahead_of(recipe, steps=ahead.steps, shape=ahead.shape, after=size.segment_steps, **training)
     examples, raw = task.splits.size("validation"), evaluates_raw(recipe)
-    evaluate = evaluation_of(task, examples=examples, batch_size=EVALUATION_BATCH, plan=plan, raw=raw)
+    evaluate = evaluation_of(task, examples=examples, batch_size=evaluation_batch(task), plan=plan, raw=raw)
     sign = 1.0 if task.direction == "max" else -1.0
 
     def generation(inputs: Inputs, state: State, number: jax.Array) -> tuple[State, Facts]:

@@ -101,6 +101,20 @@ def has_loops(fn: Callable[..., Any], *args: Any) -> bool:
     return _holds(_trace(fn, args, {}).closed.jaxpr, _LOOPS)
 
 
+def bytes_computed(fn: Callable[..., Any], *args: Any) -> int:
+    """Bytes of all that a function computes on its way, each once, as if nothing were overwritten; see `has_convolutions`."""
+    return _bytes_computed(_trace(fn, args, {}).closed.jaxpr)
+
+
+def _bytes_computed(jaxpr: core.Jaxpr) -> int:
+    total = 0
+    for eqn in jaxpr.eqns:
+        made: list[Any] = [v.aval for v in eqn.outvars if hasattr(v.aval, "shape")]
+        total += sum(math.prod(aval.shape) * getattr(aval.dtype, "itemsize", 0) for aval in made)
+        total += sum(map(_bytes_computed, core.jaxprs_in_params(eqn.params)))
+    return total
+
+
 class _Traced(NamedTuple):
     closed: Any
     arrays: list[jax.Array]

@@ -8,6 +8,7 @@ that can change between generations, members or trials is a compile-time constan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from vmaptune.anneal import Shape, anneal
 from vmaptune.data.batching import Balance, Batches, Order, make_batches
 from vmaptune.data.splits import Part
 from vmaptune.distributed import put
-from vmaptune.lowering import Lowering, im2col
+from vmaptune.lowering import Lowering, bytes_computed, im2col
 from vmaptune.optimizers import Optimizer, evaluation_params
 from vmaptune.plan import Plan, make_plan, spread
 from vmaptune.plateau import SCALE
@@ -32,7 +33,7 @@ from vmaptune.settings import settings
 from vmaptune.space import Space
 from vmaptune.tasks import Metrics, Task, is_convolutional, measured
 
-EVALUATION_BATCH = 4096  # examples measured at a time: bounds memory, and says in which order means are summed
+_EVALUATED, _EVALUATED_BYTES = 4096, 64 * 2**20  # examples measured at a time, at most, and what they may take of memory
 Shaped = Callable[[Values, jax.Array], dict[str, jax.Array]]
 
 
@@ -150,6 +151,22 @@ def evaluates_raw(recipe: Recipe) -> bool:
     return "average" in recipe.passed("optimizer")
 
 
+def evaluation_batch(task: Task) -> int:
+    """Examples to measure at a time: bounds memory, and says in which order means are summed.
+
+    A function of the task alone, so that no plan changes a result: as many as a member computes 64 MiB for.
+    """
+
+    def computed(n: int) -> int:
+        sample = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((n, *leaf.shape[1:]), leaf.dtype), task.splits.train)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        value = lambda params, state, batch, key: task.loss(params, state, batch, key, train=False)  # noqa: E731
+        return bytes_computed(value, *jax.eval_shape(task.init, key, sample), sample, key)
+
+    each = max(1, computed(2) - computed(1))
+    return min(_EVALUATED, max(16, 2 ** int(math.log2(max(1, _EVALUATED_BYTES / each)))))
+
+
 def evaluation_of(
     task: Task, *, examples: int, batch_size: int, plan: Plan, raw: bool = False
 ) -> Callable[[Any, Member], Metrics]:
@@ -197,7 +214,7 @@ def _in_parts(fn: Callable[[Any, int], Any], data: Any, examples: int, size: int
         return fn(jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, size), data), size)
 
     found = [jax.lax.map(lambda i: part(i * size, size), jnp.arange(whole))] if whole else []
-    return found + [jax.tree.map(lambda leaf: leaf[None], part(whole * size, rest))] * bool(rest)
+    return [*found, jax.tree.map(lambda leaf: leaf[None], part(whole * size, rest))] if rest else found
 
 
 def make_segment(
@@ -258,14 +275,14 @@ def make_segment(
 
 
 def make_evaluate(
-    task: Task, *, split: Part = "validation", batch_size: int = EVALUATION_BATCH, plan: Plan | None = None
+    task: Task, *, split: Part = "validation", batch_size: int = 0, plan: Plan | None = None
 ) -> Callable[[Member], Metrics]:
     """Compiles the evaluation of a whole population on one split.
 
     Args:
         task: Model, data and loss.
         split: Which part of the data.
-        batch_size: Examples at a time; bounds memory, changes nothing.
+        batch_size: Examples at a time; bounds memory, changes nothing. 0: see `evaluation_batch`.
         plan: Layout; default: by rule of thumb, see `make_plan`.
 
     Returns:
@@ -278,7 +295,8 @@ def make_evaluate(
         n = len(population.trial)
         layout = plan or make_plan(n, lowering=lowering)
         if layout not in programs:
-            measure = evaluation_of(task, examples=task.splits.size(split), batch_size=batch_size, plan=layout)
+            at_once = batch_size or evaluation_batch(task)
+            measure = evaluation_of(task, examples=task.splits.size(split), batch_size=at_once, plan=layout)
             data = jax.device_put(getattr(task.splits, split), layout.everywhere)
             programs[layout] = Program("evaluate" if split == "validation" else split, measure), data
         program, data = programs[layout]

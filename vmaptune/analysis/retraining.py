@@ -26,7 +26,7 @@ from vmaptune.store.history import connect
 from vmaptune.store.reading import Ancestor, read_lineage, read_run
 from vmaptune.tasks import Metrics, Task
 from vmaptune.toml import load_config, read_toml
-from vmaptune.train import EVALUATION_BATCH, Inputs, evaluates_raw, evaluation_of, lookahead_of, segment_of
+from vmaptune.train import Inputs, evaluates_raw, evaluation_batch, evaluation_of, lookahead_of, segment_of
 
 
 class Past(NamedTuple):
@@ -145,7 +145,7 @@ def make_retraining(
     segment = segment_of(recipe, steps=size.segment_steps, **training)
     look = ahead.steps and lookahead_of(recipe, steps=ahead.steps, shape=ahead.shape, after=size.segment_steps, **training)
     examples, raw = task.splits.size("validation"), evaluates_raw(recipe)
-    evaluate = evaluation_of(task, examples=examples, batch_size=EVALUATION_BATCH, plan=plan, raw=raw)
+    evaluate = evaluation_of(task, examples=examples, batch_size=evaluation_batch(task), plan=plan, raw=raw)
     sign = 1.0 if task.direction == "max" else -1.0
 
     def generation(inputs: Inputs, number: jax.Array, population: Member) -> tuple[Member, Member, Metrics]:

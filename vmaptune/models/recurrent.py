@@ -52,7 +52,7 @@ class GRU(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns f32[time, batch, width] for f32[time, batch, features]; the first step follows zeros."""
-        return _scanned(_gru, 1, self.inputs(x), self.outputs.kernel[...])
+        return _scanned(_gru, 1, jax.config.jax_default_matmul_precision, self.inputs(x), self.outputs.kernel[...])
 
 
 class LSTM(nnx.Module):
@@ -72,7 +72,7 @@ class LSTM(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns f32[time, batch, width] for f32[time, batch, features]; the first step follows zeros."""
-        return _scanned(_lstm, 2, self.inputs(x), self.outputs.kernel[...])
+        return _scanned(_lstm, 2, jax.config.jax_default_matmul_precision, self.inputs(x), self.outputs.kernel[...])
 
 
 LAYERS: dict[str, type[GRU] | type[LSTM]] = {"gru": GRU, "lstm": LSTM}
@@ -154,8 +154,8 @@ def _forget_nothing(width: int, key: jax.Array, shape: tuple[int, ...], dtype: A
 # --------------------------------------------------------------------------------------------------- the scan over time
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _scanned(cell: Cell, memories: int, from_inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _scanned(cell: Cell, memories: int, precision: Any, from_inputs: jax.Array, kernel: jax.Array) -> jax.Array:
     """Outputs of a layer, one step after the other, from zeros.
 
     JAX would add up the kernel's gradient inside the backward scan: a whole matrix read and written at every step. Here it is
@@ -164,18 +164,21 @@ def _scanned(cell: Cell, memories: int, from_inputs: jax.Array, kernel: jax.Arra
     Args:
         cell: What happens in a step.
         memories: How many arrays its memory has.
+        precision: Of matrix products: JAX's own default of the moment, which would be over when the gradient is traced.
         from_inputs: [time, batch, gates], what the inputs bring to each step's gates.
         kernel: [width, gates], from the last output to the gates.
 
     Returns:
         [time, batch, width].
     """
-    return _forward(cell, memories, from_inputs, kernel)[0]
+    return _forward(cell, memories, precision, from_inputs, kernel)[0]
 
 
-def _forward(cell: Cell, memories: int, from_inputs: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
+def _forward(cell: Cell, memories: int, precision: Any, from_inputs: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
+    product = partial(jnp.matmul, precision=precision)
+
     def step(memory: Memory, now: jax.Array) -> tuple[Memory, Any]:
-        after, pullback = jax.vjp(cell, now, memory[0] @ kernel, memory)
+        after, pullback = jax.vjp(cell, now, product(memory[0], kernel), memory)
         return after, (after[0], memory[0], pullback)
 
     start = (jnp.zeros((from_inputs.shape[1], len(kernel)), from_inputs.dtype),) * memories
@@ -183,18 +186,20 @@ def _forward(cell: Cell, memories: int, from_inputs: jax.Array, kernel: jax.Arra
     return outputs, (kernel, lasts, pullbacks)
 
 
-def _backward(cell: Cell, memories: int, residuals: Any, outputs_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _backward(cell: Cell, memories: int, precision: Any, residuals: Any, outputs_bar: jax.Array) -> tuple[jax.Array, jax.Array]:
     del cell  # its derivatives were saved on the way
     kernel, lasts, pullbacks = residuals
+
+    product = partial(jnp.matmul, precision=precision)
 
     def step(memory_bar: Memory, now: Any) -> tuple[Memory, Any]:
         output_bar, pullback = now
         from_inputs_bar, from_output_bar, before_bar = pullback((memory_bar[0] + output_bar, *memory_bar[1:]))
-        return (before_bar[0] + from_output_bar @ kernel.T, *before_bar[1:]), (from_inputs_bar, from_output_bar)
+        return (before_bar[0] + product(from_output_bar, kernel.T), *before_bar[1:]), (from_inputs_bar, from_output_bar)
 
     end = (jnp.zeros_like(lasts[0]),) * memories
     from_inputs_bar, from_outputs_bar = jax.lax.scan(step, end, (outputs_bar, pullbacks), reverse=True)[1]
-    return from_inputs_bar, jnp.einsum("tbh,tbg->hg", lasts, from_outputs_bar)
+    return from_inputs_bar, jnp.einsum("tbh,tbg->hg", lasts, from_outputs_bar, precision=precision)
 
 
 _scanned.defvjp(_forward, _backward)

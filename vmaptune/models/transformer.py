@@ -73,7 +73,8 @@ class Block(nnx.Module):
     def __call__(self, x: jax.Array, dropout: jax.Array | float) -> jax.Array:
         """Returns f32[batch, time, width] for f32[batch, time, width]."""
         query, key, value = (
-            each.reshape(*x.shape[:2], self.heads, -1) for each in jnp.split(self.inputs(self.norms[0](x)), 3, axis=-1)
+            each.reshape(*x.shape[:2], self.heads, x.shape[2] // self.heads)
+            for each in jnp.split(self.inputs(self.norms[0](x)), 3, axis=-1)
         )
         mixed = attention(query, key, value).reshape(x.shape)
         x = x + self.dropout[0](self.outputs(mixed), dropout)
