@@ -12,7 +12,7 @@ from tests.conftest import blobs
 from vmaptune import models, tasks
 from vmaptune.config import resolve
 from vmaptune.data.splits import Splits
-from vmaptune.errors import ConfigError
+from vmaptune.errors import ConfigError, StoreError
 from vmaptune.feed import gathered, placed
 from vmaptune.plan import Plan
 
@@ -91,13 +91,31 @@ def test_where_data_lie(monkeypatch):
     config, task = resolve(TREE, task=task)
     batches = config.batches(task)
     assert not batches.streamed
-    taken = sum(leaf.nbytes for leaf in task.splits.train)
+    taken = sum(leaf.nbytes for part in task.splits[:2] for leaf in part)
     for limit, order in itertools.product((2 * taken, 3 * taken), ("shared", "independent")):
         monkeypatch.setattr("vmaptune.feed.memory_limit", lambda limit=limit: limit)
-        asked = placed(batches._replace(order=order), task, "auto")
+        asked = placed(batches._replace(order=order), task, "auto", steps=5)
         assert asked.streamed == (limit == 2 * taken and order == "shared")
+        assert not placed(batches, task, "auto", steps=6).streamed  # two chunks would be larger than the data
     with pytest.raises(ConfigError, match=r"^config: data.placement: host needs batch.order = 'shared'; given: 'independent'$"):
         resolve(TREE | {"batch": {"size": 7, "order": "independent"}, "data": {"placement": "host"}}, task=task)
+
+
+def test_a_run_goes_on_with_its_own_data_only(tmp_path):
+    run = tmp_path / "run"
+    vt.tune(TREE, task=task_of(blobs()), out=run, until=1)
+    for other in (blobs(seed=1), blobs(n=150)):
+        with pytest.raises(StoreError, match=r"begun with other data, and cannot go on with these; choose another --out$"):
+            vt.tune(TREE, task=task_of(other), out=run, resume=True)
+    with pytest.warns(vt.VmaptuneWarning, match="the data are not what they were"):
+        vt.verify(run, task=task_of(blobs(seed=1)))
+    assert vt.tune(TREE, task=task_of(blobs()), out=run, resume=True).status == "finished"
+
+
+def test_streamed_data_are_not_replayed(tmp_path):
+    vt.tune(TREE | {"data": {"placement": "host"}}, task=task_of(blobs()), out=tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"its training data are streamed from the host, .* data\.placement = 'device'"):
+        vt.replay(tmp_path / "run", task=task_of(blobs()), seeds=1)
 
 
 def test_gathered_is_indexing(tmp_path):

@@ -70,9 +70,9 @@ def test_less_is_part_of_more(one, other, seed):
 
 
 def test_a_class_gives_the_same_examples_whatever_else_is_kept():
-    alone, together = keep(0.3, classes=[1]), keep(0.3)
-    of_class = [i for i, label in zip(ids(together.train), together.train[1], strict=True) if label == 1]
-    assert ids(alone.train) == of_class
+    few, together = keep(0.3, classes=[1, 7]), keep(0.3)
+    of_class = [i for i, label in zip(ids(together.train), together.train[1], strict=True) if label in (1, 7)]
+    assert ids(few.train) == of_class
 
 
 def test_seeds_decide_the_draw_and_nothing_else_does():
@@ -103,16 +103,20 @@ def test_a_model_has_the_same_outputs_with_some_classes():
 REAL = Splits(*((np.zeros((3, 1), np.float32), np.zeros(3, np.float32)) for _ in range(3)))
 
 
+WITHOUT_0 = SPLITS._replace(test=(np.zeros((1, 1)), np.array([1])))
+
+
 @pytest.mark.parametrize(
     ("splits", "wanted", "sentence"),
     [
         (SPLITS, {"fraction": 0.0}, "data.fraction: expected float > 0 and <= 1; given: 0.0"),
         (SPLITS, {"fraction": 1.5}, "data.fraction: expected float > 0 and <= 1; given: 1.5"),
         (SPLITS, {"fraction": float("nan")}, "data.fraction: expected float > 0 and <= 1; given: nan"),
+        (SPLITS, {"classes": [1]}, "data.classes: expected two classes or more, to tell apart; given: [1]"),
         (SPLITS, {"classes": [0, 3]}, "data.classes: the train split has no example of class 3; known: 0, 1, 2, 7"),
-        (SPLITS._replace(test=(np.zeros((1, 1)), np.array([1]))), {"classes": [0]}, "the test split has no example of class 0"),
-        (REAL, {"classes": [0]}, "the task's data have no integer labels: parts that are pairs"),
-        (Splits(np.arange(3), np.arange(3), np.arange(3)), {"classes": [0]}, "the task's data have no integer labels"),
+        (WITHOUT_0, {"classes": [0, 1]}, "the test split has no example of class 0"),
+        (REAL, {"classes": [0, 1]}, "the task's data have no integer labels: parts that are pairs"),
+        (Splits(np.arange(3), np.arange(3), np.arange(3)), {"classes": [0, 1]}, "the task's data have no integer labels"),
     ],
 )  # fmt: skip
 def test_what_leaves_nothing_is_refused_in_one_sentence(splits, wanted, sentence):

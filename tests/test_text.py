@@ -35,6 +35,31 @@ def test_windows_lie_one_after_the_other_inside_a_part_and_know_the_training_par
     assert UNKNOWN not in splits.train[0]
 
 
+def test_windows_that_overlap_measure_each_token_once_after_its_context():
+    splits, _ = text_windows(np.arange(60), length=6, context=4, validation=0.4, test=0.2)
+    np.testing.assert_array_equal(splits.train[0], text_windows(np.arange(60), length=6, validation=0.4, test=0.2)[0].train[0])
+    inputs, targets = splits.validation  # none of whose tokens is known, so look at where windows begin by another cut
+    assert len(inputs) == len(targets) == (24 - 1 - 6) // 2 + 1
+    whole = np.tile(np.arange(6), 20)
+    inputs, targets = text_windows(whole, length=7, context=3, validation=0.4, test=0.2)[0].validation
+    scored = targets[:, 3:].ravel()
+    np.testing.assert_array_equal(scored, 1 + whole[48 + 4 : 48 + 4 + len(scored)])  # 0 is for the unknown
+    with pytest.raises(ConfigError, match=r"^task\.context: expected fewer than the 6 tokens of a window; given: 6$"):
+        text_windows(np.arange(60), length=6, context=6, validation=0.4, test=0.2)
+
+
+def test_what_is_context_is_trained_on_and_not_measured():
+    logits = jax.random.normal(KEY, (9, 5, 3))
+    model = models.Model(lambda key: ({"w": jnp.ones(())}, {}), lambda p, s, x, key, *, train: (p["w"] * logits[: len(x)], s))
+    part = (np.zeros((2, 5), np.int32), np.array([[0, 1, 2, 0, 1], [2, 2, 1, 0, 0]], np.int32))
+    task = language_model(model, Splits(part, part, part), context=2)
+    each = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits[:2])), part[1][..., None], axis=-1)[..., 0]
+    for train, expected in ((True, each.mean()), (False, each[:, 2:].mean())):
+        loss, (_, metrics) = task.loss({"w": jnp.ones(())}, {}, part, KEY, train=train)
+        assert loss == pytest.approx(expected, rel=1e-5)
+        assert metrics["bits_per_character"] == pytest.approx(expected / math.log(2), rel=1e-5)
+
+
 def test_the_end_of_a_text_changes_nothing_of_the_beginning():
     shifted = text_windows(codes(TEXT[:30] + "z" * 9), length=4, **SHARES)
     plain = text_windows(codes(TEXT), length=4, **SHARES)

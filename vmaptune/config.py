@@ -208,7 +208,8 @@ class RunConfig:
         """How the training split of the task is cut into batches, and whether it is streamed."""
         batch = self.batch
         batches = make_batches(task.splits, size=batch.size, order=batch.order, balance=batch.balance, seed=self.seed)
-        return placed(batches, task, self.data.placement)
+        steps = self.population.segment_steps + self.lookahead.steps
+        return placed(batches, task, self.data.placement, steps=steps)
 
     def feed(self, recipe: Recipe, batches: Batches, *, seed: jax.Array | int, plan: Plan) -> Feed:
         """What the generations of the run train on."""
@@ -267,7 +268,8 @@ class RunConfig:
 def essence_of(tree: Mapping[str, Any]) -> Tree:
     """What of a whole config must stay while a run goes on; see `RunConfig.essence`."""
     essence = {section: table for section, table in tree.items() if section not in ("plan", "checkpoint")}
-    return essence | {"data": {key: value for key, value in tree.get("data", {}).items() if key != "placement"}}
+    places = {"data": "placement", "init": "from"}  # what the data and the weights are is known by their content
+    return essence | {at: {k: v for k, v in tree.get(at, {}).items() if k != place} for at, place in places.items()}
 
 
 def resolve(tree: Mapping[str, Any], *, task: Task | None = None, source: str = "config") -> tuple[RunConfig, Task]:

@@ -29,14 +29,23 @@ Placement = Literal["auto", "device", "host"]
 _SHARE = 0.4  # of a device's memory that training data may take before they are streamed: the rest is for members
 
 
-def placed(batches: Batches, task: Task, placement: Placement) -> Batches:
+def placed(batches: Batches, task: Task, placement: Placement, *, steps: int) -> Batches:
     """Decides where training data lie.
+
+    Args:
+        batches: How they are cut.
+        task: Whose they are.
+        placement: What is asked for; auto: on the host where they and the validation split, which is always on the devices,
+            would take too much of a device's memory, and where two chunks are smaller than they are.
+        steps: Of a chunk.
 
     Raises:
         ConfigError: Data that are to be streamed, though each trial sees them in an order of its own.
     """
     if placement == "auto":
-        large = alone() and bytes_of(task.splits.train) > _SHARE * memory_limit()
+        train, validation = bytes_of(task.splits.train), bytes_of(task.splits.validation)
+        chunks = 2 * steps * batches.size * train / task.splits.size("train")
+        large = alone() and train + validation > _SHARE * memory_limit() and chunks < train
         return batches._replace(streamed=large and batches.order == "shared")
     if placement == "host" and batches.order != "shared":
         raise ConfigError(f"data.placement: host needs batch.order = 'shared'; given: {batches.order!r}")

@@ -7,7 +7,7 @@ import platform
 import socket
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -18,13 +18,14 @@ import jax
 
 from vmaptune.choices import differences
 from vmaptune.config import FROM_PYTHON, RunConfig, essence_of
+from vmaptune.data.digest import digest
 from vmaptune.distributed import is_main, texts, together
 from vmaptune.errors import AllMembersFailed, StoreError, warn
 from vmaptune.generation import columns
 from vmaptune.plan import Plan
 from vmaptune.store.folder import RunFolder, new_folder, write_text
 from vmaptune.store.history import History, is_begun
-from vmaptune.store.reading import read_run
+from vmaptune.store.reading import read_digest, read_run
 from vmaptune.store.start import start_csv
 from vmaptune.strict_json import finite_json
 from vmaptune.tasks import Task
@@ -108,6 +109,8 @@ def _begin(
             write_text(folder.start, start_csv(start))
         measured = columns(config.recipe(task), lookahead=config.lookahead.steps > 0)
         History.create(folder.history, _run_row(config, task, plan), [*measured, *config.space.axes])
+        with closing(History(folder.history)) as new:
+            new.event("data", {"digest": digest(task.splits)})
     run = read_run(folder)
     essence = finite_json(config.essence)
     if not essence.keys() <= run["config"].keys():
@@ -118,6 +121,11 @@ def _begin(
     environment = environment_of(config, plan)
     if moved := differences(run["environment"], environment | {"asked": run["environment"].get("asked")}):
         warn(f"begun elsewhere ({'; '.join(moved)}): it goes on, equal to rounding but not bit for bit")
+    if read_digest(folder.history) not in (None, digest(task.splits)):
+        # Data that were prepared by other versions of a library may be equal to rounding only.
+        if not moved:
+            raise StoreError(f"{folder.path}: was begun with other data, and cannot go on with these; choose another --out")
+        warn(f"{folder.path}: the data are not what they were when the run was begun")
     history = History(folder.history)
     history.move(environment)
     history.sign(os.getpid(), socket.gethostname())

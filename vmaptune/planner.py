@@ -119,6 +119,7 @@ class Work:
             lambda leaf: jax.ShapeDtypeStruct((config.batch.size, *leaf.shape[1:]), leaf.dtype), task.splits.train
         )
         self.cpu, self.convolutional = jax.default_backend() == "cpu", is_convolutional(task)
+        self._inputs: dict[int, Any] = {}
         self.thumb = self._rule_of_thumb()
         self.candidates = self._candidates()
 
@@ -206,7 +207,9 @@ class Work:
             return jax.lax.fori_loop(0, count, lambda i, members: segment(inputs, i, members)[0], population)
 
         jitted = jax.jit(several, donate_argnums=(1,), out_shardings=plan.slots(n))
-        return jitted, Feed(self.recipe, batches, seed=0, plan=plan, segment_steps=steps)(0)
+        if plan.devices not in self._inputs:  # the data, once for all plans of as many devices
+            self._inputs[plan.devices] = Feed(self.recipe, batches, seed=0, plan=plan, segment_steps=steps)(0)
+        return jitted, self._inputs[plan.devices]
 
     def timed(self, candidates: Iterable[Candidate]) -> list[Candidate]:
         """Runs each candidate a few times in turn, so that a slow moment hits all alike; keeps the best time of each."""

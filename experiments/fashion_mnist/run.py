@@ -26,7 +26,7 @@ for seed in range(SEEDS):
         {
             "seed": seed,
             "validation_accuracy": round(result.best.validation["accuracy"], 4),
-            "test_accuracy": round(result.test["accuracy"], 4),
+            "test_accuracy": round(result.best.test["accuracy"], 4),
             "member_steps": result.member_steps,
             "seconds": round(time.perf_counter() - began, 1),
         }

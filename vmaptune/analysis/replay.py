@@ -205,7 +205,13 @@ def _retrained(past: Past, seeds: int, told: Told) -> tuple[Member, Metrics, Met
     n = seeds if (path == path[-1]).all() else 2 * seeds
     plan = _plan(config, task, n)
     root = jax.random.fold_in(root_key(config.seed), REPLAYS)
-    batches = config.batches(task)._replace(order="independent", streamed=False)
+    batches = config.batches(task)
+    if batches.streamed:
+        raise ConfigError(
+            f"{past.folder.path}: its training data are streamed from the host, and replays see them in orders of their own; "
+            "data.placement = 'device' is needed for that"
+        )
+    batches = batches._replace(order="independent")
     # Member s and member S + s draw alike, so that what a seed does to both cancels.
     newborn = make_newborn(task, recipe.opened, seed=root, replicates=seeds, plan=plan)
     generation = make_retraining(config, recipe, batches, plan, replicates=seeds)

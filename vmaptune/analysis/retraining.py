@@ -14,7 +14,8 @@ import numpy as np
 from vmaptune.analysis.lineage import winner_of
 from vmaptune.config import FROM_PYTHON, RunConfig, resolve
 from vmaptune.data.batching import Batches
-from vmaptune.errors import ConfigError, StoreError
+from vmaptune.data.digest import digest
+from vmaptune.errors import ConfigError, StoreError, warn
 from vmaptune.plan import Plan
 from vmaptune.plateau import SCALE, plateau
 from vmaptune.population import Member
@@ -23,7 +24,7 @@ from vmaptune.recipe import Recipe, under
 from vmaptune.space import Space
 from vmaptune.store.folder import RunFolder
 from vmaptune.store.history import connect
-from vmaptune.store.reading import Ancestor, read_lineage, read_run
+from vmaptune.store.reading import Ancestor, read_digest, read_lineage, read_run
 from vmaptune.tasks import Metrics, Task
 from vmaptune.toml import load_config, read_toml
 from vmaptune.train import Inputs, evaluates_raw, evaluation_batch, evaluation_of, lookahead_of, segment_of
@@ -65,6 +66,8 @@ def read_past(path: str | Path, *, task: Task | None, member: int | None = None,
     folder = RunFolder(path)
     run = read_run(folder)
     config, task = _opened(folder, run, task, caller)
+    if read_digest(folder.history) not in (None, digest(task.splits)):
+        warn(f"{folder.path}: the data are not what they were when the run was begun, so its results cannot come again")
     winner = winner_of(folder, run)
     if member is None and winner is None:
         raise StoreError(f"{path}: no sound member yet, so there is no winner")

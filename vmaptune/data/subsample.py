@@ -54,6 +54,8 @@ def _of_classes(splits: Splits, part: Part, classes: Sequence[int], where: str) 
     if labels is None:
         expected = "integer labels: parts that are pairs (inputs, labels)"
         raise ConfigError(f"{where}.classes: the task's data have no {expected}; given: {list(classes)}")
+    if len({*classes}) < 2:
+        raise ConfigError(f"{where}.classes: expected two classes or more, to tell apart; given: {list(classes)}")
     known = np.unique(labels)
     if missing := sorted({*classes} - {*known.tolist()}):
         there = f"known: {', '.join(map(str, known[:20]))}{', ...' if len(known) > 20 else ''}"

@@ -64,6 +64,8 @@ def read_text(path: str, level: Level, where: str = "task.path") -> np.ndarray:
         data = Path(path).read_bytes() if path else python_topics().encode()
     except OSError as error:
         raise ConfigError(f"{where}: cannot read {path!r}: {error.strerror}") from None
+    if not data:
+        raise ConfigError(f"{where}: {path} is empty")
     if level == "byte":
         return np.frombuffer(data, np.uint8).astype(np.int32)
     try:
@@ -74,21 +76,34 @@ def read_text(path: str, level: Level, where: str = "task.path") -> np.ndarray:
         ) from None
 
 
-def text_windows(text: Sequence[int] | np.ndarray, *, length: int, validation: float, test: float, where: str = "task") -> Text:
+def text_windows(
+    text: Sequence[int] | np.ndarray,
+    *,
+    length: int,
+    validation: float,
+    test: float,
+    context: int = 0,
+    where: str = "task",
+) -> Text:
     """Cuts a text by position, training first and test last, and each part into windows of its own, one after the other.
 
-    The vocabulary is that of the training part. What is left of a part after its last whole window is not used.
+    The vocabulary is that of the training part. What is left of a part after its last whole window is not used. Windows of
+    validation and test may overlap, so that their first tokens are read but need not be predicted without what is before them.
 
     Args:
         text: i32[n], code points or bytes.
         length: Tokens that a window holds and predicts.
         validation: Share of the text.
         test: Share of the text.
+        context: Tokens that a window of validation or test shares with the one before it, fewer than it holds.
         where: What to call the task in an error.
 
     Raises:
-        ConfigError: The shares leave nothing to train on, or a part is too short for a window.
+        ConfigError: The shares leave nothing to train on, the context is no shorter than a window, or a part is too short for
+            a window.
     """
+    if context >= length:
+        raise ConfigError(f"{where}.context: expected fewer than the {length} tokens of a window; given: {context}")
     text = np.asarray(text)
     first, last = cut(len(text), validation, test, where)
     known = np.unique(text[:first])
@@ -101,8 +116,9 @@ def text_windows(text: Sequence[int] | np.ndarray, *, length: int, validation: f
             )
         place = np.searchsorted(known, part).clip(max=len(known) - 1)
         tokens = np.where(known[place] == part, place + 1, UNKNOWN).astype(np.int32)
-        whole = (len(part) - 1) // length * length
-        parts.append((tokens[:whole].reshape(-1, length), tokens[1 : whole + 1].reshape(-1, length)))
+        windows = np.lib.stride_tricks.sliding_window_view(tokens, length + 1)
+        windows = windows[:: length if name == "train" else length - context]
+        parts.append((np.ascontiguousarray(windows[:, :-1]), np.ascontiguousarray(windows[:, 1:])))
     return Text(Splits(*parts), np.concatenate([[-1], known]))
 
 

@@ -17,6 +17,8 @@ from flax import nnx
 
 from vmaptune.models.dropout import Dropout, DropoutRate
 
+_config: Any = jax.config  # whose type does not know its options
+
 Memory = tuple[jax.Array, ...]
 """What goes from step to step, [batch, width] each; the first is the output."""
 
@@ -52,7 +54,7 @@ class GRU(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns f32[time, batch, width] for f32[time, batch, features]; the first step follows zeros."""
-        return _scanned(_gru, 1, jax.config.jax_default_matmul_precision, self.inputs(x), self.outputs.kernel[...])
+        return _scanned(_gru, 1, _config.jax_default_matmul_precision, self.inputs(x), self.outputs.kernel[...])
 
 
 class LSTM(nnx.Module):
@@ -72,7 +74,7 @@ class LSTM(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns f32[time, batch, width] for f32[time, batch, features]; the first step follows zeros."""
-        return _scanned(_lstm, 2, jax.config.jax_default_matmul_precision, self.inputs(x), self.outputs.kernel[...])
+        return _scanned(_lstm, 2, _config.jax_default_matmul_precision, self.inputs(x), self.outputs.kernel[...])
 
 
 LAYERS: dict[str, type[GRU] | type[LSTM]] = {"gru": GRU, "lstm": LSTM}

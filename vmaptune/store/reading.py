@@ -93,3 +93,8 @@ def read_lineage(path: Path, trial: int, generation: int) -> list[Ancestor]:
                 lineage.append(Ancestor(record["generation"], current, record["slot"], record["step"], values))
             current, last = row["parent"], row["born"] - 1
     return lineage[::-1]
+
+
+def read_digest(path: Path) -> str | None:
+    """What the data are called that a run was begun with, see `vmaptune.data.digest`; None if that is not on record."""
+    return next((event["detail"]["digest"] for event in read_events(path) if event["kind"] == "data"), None)

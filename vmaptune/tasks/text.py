@@ -28,6 +28,7 @@ def text(
     level: texts.Level = "char",
     limit: Natural = 0,
     length: Count = 64,
+    context: Natural = 0,
     validation: Share = 0.1,
     test: Share = 0.1,
     model: Literal["gru", "lstm", "transformer"] = "gru",
@@ -47,6 +48,8 @@ def text(
         level: char: a UTF-8 file, character by character. byte: any file, byte by byte.
         limit: Use so many characters from the start; 0: all.
         length: Characters of a window.
+        context: Characters of each window of validation and test that are read only, because the window before it has
+            predicted them.
         validation: Share of the text for validation.
         test: Share of the text for test.
         model: The network.
@@ -59,7 +62,9 @@ def text(
     if model == "transformer" and width % heads:
         raise ConfigError(f"task.width: expected a multiple of the {heads} heads; given: {width}")
     given = texts.read_text(path, level)
-    splits, vocabulary = texts.text_windows(given[: limit or None], length=length, validation=validation, test=test)
+    splits, vocabulary = texts.text_windows(
+        given[: limit or None], length=length, validation=validation, test=test, context=context
+    )
     tokens = len(vocabulary)
 
     def network(rngs: nnx.Rngs) -> nnx.Module:
@@ -67,7 +72,7 @@ def text(
             return Transformer(tokens, width, tokens, length=length, depth=depth, heads=heads, rngs=rngs)
         return Recurrent(tokens, width, tokens, layer=model, depth=depth, embedding=embedding, every_step=True, rngs=rngs)
 
-    return language_model(models.from_nnx(network), splits, metric=metric, where="task text")
+    return language_model(models.from_nnx(network), splits, metric=metric, context=context, where="task text")
 
 
 def language_model(
@@ -75,6 +80,7 @@ def language_model(
     splits: Splits,
     *,
     metric: Literal["bits_per_character", "accuracy", "loss"] = "bits_per_character",
+    context: int = 0,
     where: str = "task",
 ) -> Task:
     """A task that predicts a token at every step of a sequence: mean cross-entropy, in nats a token.
@@ -85,6 +91,7 @@ def language_model(
         model: Pure functions whose outputs are logits f32[batch, time, tokens]; those of a step must not depend on later ones.
         splits: Parts of `(inputs, targets)`, targets i32[examples, time].
         metric: What members are selected by; all are measured. A bit is ln 2 nats.
+        context: Steps at the beginning of an example that are not measured, but trained on.
         where: What to call the task in an error.
 
     Raises:
@@ -104,6 +111,8 @@ def language_model(
         """What is paid for a batch, and its metrics."""
         inputs, targets = batch
         logits, model_state = computed(model, params, model_state, inputs, key, train=train, **of_model)
+        if not train:
+            logits, targets = logits[:, context:], targets[:, context:]
         # Picked by a product: a lookup's gradient is a scatter, which is slow under vmap.
         picked = jnp.sum(logits * jax.nn.one_hot(targets, logits.shape[-1]), axis=-1)
         paid = jnp.mean(jax.nn.logsumexp(logits, axis=-1) - picked)
