@@ -28,7 +28,7 @@ from vmaptune import models, tasks
 from vmaptune.data.splits import Splits, split_classification
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-hypothesis_settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=25)
+hypothesis_settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=15)
 hypothesis_settings.load_profile("repeatable")
 
 SMALL = {

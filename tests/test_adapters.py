@@ -410,6 +410,8 @@ def image(x, y):
 
 
 IMAGES = Splits(*(image(*part) for part in BLOBS))
+TWO = blobs(classes=2)
+SINGLE = changed("train", lambda x, y: (x, np.zeros_like(y)))
 NAN = changed("validation", lambda x, y: (np.where(x > 0, x, np.nan), y))
 
 
@@ -419,15 +421,15 @@ NAN = changed("validation", lambda x, y: (np.where(x > 0, x, np.nan), y))
         # the model and the data
         (
             lambda: from_nnx(lambda rngs: NnxPlain(rngs=rngs), IMAGES),
-            r"^task: the model does not take inputs of shape \(4, 4, 3\): ",
+            r"^task: the model cannot be traced on inputs of shape \(4, 4, 3\): ",
         ),
         (
             lambda: from_linen(linen.Conv(3, (3, 3)), BLOBS, where="mine"),
-            r"^mine: the model does not take inputs of shape \(4,\): ",
+            r"^mine: the model cannot be traced on inputs of shape \(4,\): ",
         ),
-        (lambda: from_equinox(EquinoxPlain, IMAGES), r"does not take inputs of shape \(4, 4, 3\): \w+: "),
-        (lambda: from_haiku(lambda x: hk.Conv2D(3, 3)(x), BLOBS), r"does not take inputs of shape \(4,\): \w+: "),
-        (lambda: of(2, IMAGES), r"does not take inputs of shape \(4, 4, 3\): TypeError: dot_general"),
+        (lambda: from_equinox(EquinoxPlain, IMAGES), r"cannot be traced on inputs of shape \(4, 4, 3\): \w+: "),
+        (lambda: from_haiku(lambda x: hk.Conv2D(3, 3)(x), BLOBS), r"cannot be traced on inputs of shape \(4,\): \w+: "),
+        (lambda: of(2, IMAGES), r"cannot be traced on inputs of shape \(4, 4, 3\): TypeError: dot_general"),
         (lambda: of(2, BLOBS), r"labels must be one of 0\.\.1, the model's outputs; given: 0\.\.2"),
         (lambda: of(3, NUMBERS), "labels must be integers; given: float32 in the train split"),
         (lambda: of(3, BLOBS, loss="mse"), "targets must be real numbers; given: int32"),
@@ -449,6 +451,27 @@ NAN = changed("validation", lambda x, y: (np.where(x > 0, x, np.nan), y))
             "must return its state in the shapes it was given",
         ),
         (
+            lambda: from_functions(lambda key: jnp.arange(3), lambda p, x: x[:, :3] * p[None], BLOBS),
+            "parameters must be real numbers; the parameter is int32",
+        ),
+        (
+            lambda: from_functions(lambda key: {"w": 1.0}, lambda p, x: x[:, :3] * p["w"], BLOBS),
+            "parameters must be arrays; w is float: use jnp.asarray",
+        ),
+        (lambda: from_haiku(lambda x: x[:, :3], BLOBS), "^task: the model has no parameters to train"),
+        (
+            lambda: from_functions(start, lambda p, x: plain(p, x) if x.sum() > 0 else x, BLOBS),
+            r"the model cannot be traced on inputs of shape \(4,\): TracerBoolConversionError: ",
+        ),
+        (
+            lambda: from_functions(start, lambda p, x: plain(p, x).T, BLOBS),
+            r"must return one row an example; given: shape \(3, 8\) for a batch of 8",
+        ),
+        (
+            lambda: from_functions(lambda key: {"w": jnp.ones((4, 7))}, lambda p, x: (x @ p["w"]).T, BLOBS),
+            r"must return one row an example; given: shape \(7, 8\) for a batch of 8",
+        ),
+        (
             lambda: from_functions(lambda key: {"n": jnp.arange(3)}, lambda p, x: x[:, :3] * p["n"][None], BLOBS),
             "parameters must be real numbers; n is int32",
         ),
@@ -464,6 +487,11 @@ NAN = changed("validation", lambda x, y: (np.where(x > 0, x, np.nan), y))
         (lambda: from_functions(start, lambda p, x, *, rate=0.1: x, BLOBS), "setting 'rate' has no annotation"),
         (lambda: from_nnx(lambda rngs: 3, BLOBS), r"make must return a flax\.nnx\.Module"),
         (lambda: from_nnx(lambda rngs: nnx.Linear(4, rngs=rngs), BLOBS), "from_nnx: the module cannot be built: TypeError: "),
+        (
+            lambda: from_nnx(NnxPlain(rngs=nnx.Rngs(0)), BLOBS),
+            "expected a function of rngs .*, such as the class; given: an instance of NnxPlain",
+        ),
+        (lambda: from_equinox(EquinoxPlain(KEY), BLOBS), "expected a function of a key .*; given: an instance of EquinoxPlain"),
         (lambda: from_linen(LinenPlain, BLOBS), "expected an instance of a flax.linen.Module; given: the class LinenPlain"),
         (lambda: from_equinox(lambda key: jax.nn.relu, BLOBS), r"make must return an equinox\.Module with a call"),
         (lambda: from_equinox(lambda: 3, BLOBS), "from_equinox: the module cannot be built: TypeError: "),
@@ -485,8 +513,29 @@ NAN = changed("validation", lambda x, y: (np.where(x > 0, x, np.nan), y))
             "the metric cannot be traced for .*: TracerArrayConversionError",
         ),
         (lambda: of(3, BLOBS, loss=lambda o, y: o.mean()), r"the loss must return one number an example; given: shape \(\)"),
+        (
+            lambda: of(2, TWO, loss=lambda o, y: (o**2).mean(0)),
+            r"the loss must return one number an example; given: shape \(2,\) for a batch of 7",
+        ),
+        (
+            lambda: of(2, TWO, loss=lambda o, y: o @ y.astype(o.dtype)),
+            "the loss cannot be traced for .*: TypeError: dot_general",
+        ),
+        (
+            lambda: of(2, TWO, metric=lambda o, y: o @ y.astype(o.dtype), direction="max"),
+            "the metric cannot be traced for .*: TypeError: dot_general",
+        ),
+        (lambda: of(3, BLOBS, losss="mse", where="mine"), "^mine: there is no argument 'losss'; did you mean 'loss'"),
+        (lambda: of(3, SINGLE), "nothing to tell apart: all labels of the train split are 0"),
         (lambda: of(3, BLOBS, loss=lambda o: o), "the loss cannot be traced for .*: TypeError"),
         (lambda: of(3, BLOBS, loss=weighed), "the loss's setting 'class_balance' has the name of one of the task's"),
+        (lambda: of(3, BLOBS, transform=lambda x: x), r"the transform cannot be traced for inputs \(7, 4\): TypeError: "),
+        (
+            lambda: of(3, BLOBS, transform=lambda x, key: x[:, :2]),
+            r"the transform must return real numbers of the inputs' shape \(7, 4\); given: float32 of shape \(7, 2\)",
+        ),
+        (lambda: of(1, NUMBERS, loss="mse", transform=lambda x, key: x > 0), r"given: bool of shape \(7, 4\)"),
+        (lambda: of(3, BLOBS, transform=lambda x, key: None), r"the inputs' shape \(7, 4\); given: NoneType"),
         (lambda: of(3, BLOBS, transform=mixed), "the transform's setting 'mixup' has the name of one of the task's"),
         (lambda: of(3, BLOBS, transform=lambda x, key, *, rate=0.1: x), "setting 'rate' has no annotation"),
     ],

@@ -82,20 +82,24 @@ def nan_in(array):
     [
         ({"x": X}, {}, r"data.npz has no array 'y'; known: x"),
         ({"a": X, "y_train": Y}, {}, "data.npz has no array 'x_train'; did you mean 'y_train'"),
+        ({"a": X, "b": Y}, {}, "expected arrays x and y, or x_train, y_train, ..., y_test; given: a, b in .*data.npz$"),
+        ({"train_x": X, "train_y": Y}, {}, "given: train_x, train_y in .*; did you mean 'x_train' by 'train_x'"),
+        ({"x": X * np.array([1, 1e300, 1]), "y": Y}, {}, r"x holds -?\d.*e\+(299|300), too large for float32: scale it"),
+        ({"x": X, "y": np.full(40, 0.5)}, {}, "the targets of train are all equal"),
         ({"x": X, "y": Y, "x_test": X}, {}, "has no array 'y_test'; did you mean 'x_test'"),
         ({"x": X, "y": Y[1:]}, {}, r"must have equally many examples; given: x \(40, 3\) and y \(39,\)"),
         ({"x": X, "y": np.float32(1)}, {}, r"must have equally many examples; given: x \(40, 3\) and y \(\)"),
         (parts() | {"x_test": X[:10, :2]}, {}, r"an example of test has shape \(2,\), of train \(3,\)"),
         ({"x": X.astype(complex), "y": Y}, {}, "x must hold real numbers; given: complex128"),
         ({"x": X.astype(str), "y": Y}, {}, "x must hold real numbers; given: <U32"),
-        ({"x": X, "y": Y.astype(object)}, {}, "cannot read .*data.npz: Object arrays cannot be loaded"),
+        ({"x": X, "y": Y.astype(object)}, {}, r"an array holds Python objects; save texts as strings: y.astype\(str\)"),
         ({"x": X, "y": np.ones(40, int)}, {}, "one class only, 1; a classifier needs two or more"),
         ({"x": X, "y": X}, {"kind": "classification"}, r"classes must be one number an example; given: shape \(40, 3\)"),
         ({"x": X, "y": X[:, 0]}, {"kind": "classification"}, "classes must be whole numbers or text; given: real numbers"),
         ({"x": X, "y": Y.astype(str)}, {"kind": "regression"}, "targets of a regression must be real numbers; given: <U"),
         ({"x": X, "y": X[:, :, None]}, {}, r"targets must be of shape \(n,\) or \(n, outputs\); given: \(40, 3, 1\)"),
         (parts() | {"y_test": np.full(10, 7)}, {}, "class 7 of test is none of train"),
-        ({"x": X, "y": np.arange(40)}, {}, "cannot cut 40 examples by class: .*least populated"),
+        ({"x": X, "y": np.arange(40)}, {}, "cannot cut 40 examples by class: one has 1 example"),
         ({"x": nan_in(X), "y": Y}, {}, "the .* split holds NaN or infinite values"),
         ({"x": X, "y": nan_in(X[:, 0])}, {}, "the .* split holds NaN or infinite values"),
         ({"x": X[:0], "y": X[:0, 0]}, {}, "cannot cut 0 examples"),
@@ -113,13 +117,32 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "x.npy").write_bytes(b"\x93NUMPY no")
     for path, sentence in (
-        ("x.npz", "cannot read .*x.npz"),
+        ("x.npz", "cannot read .*x.npz: it is no .npz file"),
         ("folder", "cannot read .*folder"),
         ("nowhere.npz", "no such file or folder: .*nowhere.npz"),
         ("x.csv", "expected an .npz file or a folder of .npy files; given: .*x.csv"),
     ):
         with pytest.raises(ConfigError, match=f"^data: {sentence}"):
             load_arrays(str(tmp_path / path))
+
+
+def test_an_mlp_is_given_arrays_that_are_standardised_by_the_training_split(tmp_path):
+    x, y = 1e6 * X.astype(np.float64) + 1e6, 3e6 * X[:, :2] + 7
+    x[:, 2] = 5.0
+    task = arrays(path=save(tmp_path / "data.npz", **parts(x, y)), hidden=())
+    for leaf, given in enumerate((x, y)):
+        mean, std = given[:20].mean(0), given[:20].std(0)
+        expected = (given - mean) / np.where(std > 1e-6, std, 1.0)
+        found = np.concatenate([part[leaf] for part in task.splits])
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        assert found.dtype == np.float32
+    pixels = np.arange(120, dtype=np.uint8).reshape(40, 3)
+    byte = arrays(path=save(tmp_path / "bytes.npz", **parts(pixels)), hidden=())
+    np.testing.assert_array_equal(byte.splits.train[0], pixels[:20] / np.float32(255))
+    images = arrays(path=save(tmp_path / "images.npz", **parts(np.tile(X[:, :, None], 3))), channels=(2,))
+    np.testing.assert_array_equal(images.splits.train[0][:, :, 0, 0], X[:20])
+    mapped = arrays(path=save(tmp_path / "folder", **parts(y=y.astype(np.float32))), hidden=())
+    np.testing.assert_array_equal(mapped.splits.train[1], y[:20].astype(np.float32))
 
 
 @pytest.mark.parametrize(

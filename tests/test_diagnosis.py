@@ -77,6 +77,16 @@ def test_rows_in_two_parts_are_counted():
     ]
 
 
+def test_windows_of_a_series_may_repeat_and_tokens_may_be_constant(tmp_path):
+    np.save(tmp_path / "sine.npy", np.tile(np.sin(np.arange(20.0)), 20))
+    for model in ("gru", "mlp"):
+        task = tasks.TASKS["series"](path=str(tmp_path / "sine.npy"), window=8, model=model)
+        assert warnings_of(task.splits) == []
+    (tmp_path / "a.txt").write_text("a" * 500)
+    said = warnings_of(tasks.TASKS["text"](path=str(tmp_path / "a.txt"), length=8).splits)
+    assert not any("column" in sentence for sentence in said)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float64, np.bool_, np.int32])
 def test_rows_of_every_type_are_compared_whole(dtype):
     rng = np.random.default_rng(0)

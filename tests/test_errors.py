@@ -9,6 +9,10 @@ def test_a_close_name_is_suggested():
     assert did_you_mean("adam", ["adamw", "sgd"]) == "; did you mean 'adamw'?"
 
 
+def test_a_name_that_differs_in_case_alone_is_suggested():
+    assert did_you_mean("Y", ["x", "y"]) == "; did you mean 'y'?"
+
+
 def test_the_closest_of_several_is_suggested():
     assert did_you_mean("schedul", ["scheduler", "schedule", "sched"]) == "; did you mean 'schedule'?"
 

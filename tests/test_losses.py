@@ -1,5 +1,7 @@
 """Losses and regularisation of supervised tasks, against NumPy, SciPy and what the settings promise."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from tests.conftest import blobs
 from tests.test_dropout import primitives
 from vmaptune import models, tasks
 from vmaptune.data.splits import Splits
+from vmaptune.data.subsample import subsampled
 from vmaptune.errors import ConfigError
 from vmaptune.settings import settings
 from vmaptune.tasks import losses
@@ -18,6 +21,7 @@ from vmaptune.tasks.regularisation import gaussian, symmetric_beta
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
+WEIGHTS = {"w": np.zeros(1, np.float32)}  # of a model that only looks on
 P = 1e-4  # keys are fixed: a test of a distribution that passes will always pass
 
 
@@ -114,6 +118,27 @@ def test_a_class_balance_of_one_makes_classes_alike():
     assert paid(task) == pytest.approx(float(each.mean()), rel=1e-5)
 
 
+def test_a_task_made_again_on_two_rare_classes_weighs_them_alike():
+    x, y = RNG.normal(size=(100, 4)).astype(np.float32), np.repeat([0, 1, 2], [80, 10, 10]).astype(np.int32)
+    splits = Splits(*[(x, y)] * 3)
+
+    def sharper(outputs, labels, *, by: float = 1.0, power: int = 1):
+        return losses.cross_entropy(by * outputs, labels) ** power
+
+    task = tasks.classification(mlp(), splits, loss=sharper, metric="f1")._replace(features=("a", "b", "c", "d"))
+    task = task._replace(loss=partial(task.loss, power=2))
+    kept = subsampled(splits, fraction=1, classes=[1, 2], seed=0)
+    again = task.remade(kept).remade(kept)
+    assert again._replace(splits=splits, loss=task.loss) == task
+    assert again.splits is kept
+    each = losses.cross_entropy(jnp.float32(outputs_of(mlp(), kept.train[0])), jnp.asarray(kept.train[1])) ** 2
+    assert paid(again, class_balance=1.0) == pytest.approx(float(each.mean()), rel=1e-5)  # weights of 1 and 1, not of 10/3
+    with pytest.raises(ConfigError, match="all labels of the train split are 1"):
+        task.remade(Splits(*[(x[80:90], y[80:90])] * 3))
+    assert tasks.regression(mlp(1), lines()).remade is None
+    assert task._replace(loss=lambda *a, **k: None).remade is None  # a loss of one's own is not replaced
+
+
 # ---------------------------------------------------------------------------------------------------------------- mixup
 
 
@@ -144,7 +169,7 @@ def test_shares_of_a_vanishing_alpha_are_whole(alpha):
 )
 def test_mixup_mixes_inputs_and_both_losses_in_the_same_shares(task):
     seen = []
-    spy = models.Model(lambda key: ({}, {}), lambda p, s, x, key, *, train: (seen.append(x) or x[:, :width], s))
+    spy = models.Model(lambda key: (WEIGHTS, {}), lambda p, s, x, key, *, train: (seen.append(x) or x[:, :width], s))
     x, y = task.splits.train
     other = np.roll(x, 1, axis=0)
     width = 3 if y.dtype == np.int32 else y.reshape(len(y), -1).shape[1]
@@ -185,7 +210,7 @@ def test_noise_is_standard_normal_and_without_memory():
 
 def test_noise_is_added_to_the_inputs_at_its_strength():
     seen = []
-    spy = models.Model(lambda key: ({}, {}), lambda p, s, x, key, *, train: (seen.append(x) or x[:, :3], s))
+    spy = models.Model(lambda key: (WEIGHTS, {}), lambda p, s, x, key, *, train: (seen.append(x) or x[:, :3], s))
     task = tasks.classification(spy, blobs(3000))
     x = task.splits.train[0]
     task.loss({}, {}, task.splits.train, KEY, train=True, input_noise=0.25)
@@ -272,7 +297,7 @@ def test_settings_at_rest_cost_nothing(name):
 
 @pytest.mark.parametrize("setting", ["mixup", "input_noise"])
 def test_regularised_inputs_must_be_real(setting):
-    embed = models.Model(lambda key: ({}, {}), lambda p, s, x, key, *, train: (jax.nn.one_hot(x[:, 0], 3), s))
+    embed = models.Model(lambda key: (WEIGHTS, {}), lambda p, s, x, key, *, train: (jax.nn.one_hot(x[:, 0], 3), s))
     task = tasks.classification(embed, Splits(*((x.astype(np.int32), y) for x, y in blobs())))
     assert np.isfinite(paid(task))
     with pytest.raises(ConfigError, match=rf"task\.{setting}: needs inputs that are real numbers; given: int32"):
@@ -281,7 +306,7 @@ def test_regularised_inputs_must_be_real(setting):
 
 def test_bfloat16_stays_bfloat16():
     seen = []
-    spy = models.Model(lambda key: ({}, {}), lambda p, s, x, key, *, train: (seen.append(x.dtype) or x[:, :3], s))
+    spy = models.Model(lambda key: (WEIGHTS, {}), lambda p, s, x, key, *, train: (seen.append(x.dtype) or x[:, :3], s))
     task = tasks.classification(spy, Splits(*((jnp.bfloat16(x), y) for x, y in blobs())))
     everything = dict.fromkeys(settings(task.loss), jnp.float32(0.2))
     assert np.isfinite(task.loss({}, {}, task.splits.train, KEY, train=True, **everything)[0])
@@ -293,7 +318,7 @@ def test_a_model_s_setting_of_the_same_name_is_refused():
         return x[:, :3], state
 
     with pytest.raises(ConfigError, match="mine: the model's setting 'mixup' has the name of one of the task's"):
-        tasks.classification(models.Model(lambda key: ({}, {}), apply), blobs(), where="mine")
+        tasks.classification(models.Model(lambda key: (WEIGHTS, {}), apply), blobs(), where="mine")
 
 
 @pytest.mark.parametrize("name", TASKS)

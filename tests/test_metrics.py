@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as reference
 
 from tests.conftest import blobs
-from tests.test_losses import lines, mlp
+from tests.test_losses import WEIGHTS, lines, mlp
 from vmaptune import make_evaluate, models, tasks
 from vmaptune.data.splits import Splits
 from vmaptune.errors import ConfigError
@@ -226,7 +226,7 @@ def test_what_does_not_fit_is_refused(build, sentence):
 
 def test_predictions_change_no_state():
     seen = []
-    spy = models.Model(lambda key: ({}, {}), lambda p, s, x, key, *, train: (seen.append(train) or x[:, :3], s))
+    spy = models.Model(lambda key: (WEIGHTS, {}), lambda p, s, x, key, *, train: (seen.append(train) or x[:, :3], s))
     task = tasks.classification(spy, Splits(*blobs()), metric="f1")
     seen.clear()
     task.predict({}, {}, task.splits.test)

@@ -95,8 +95,10 @@ def test_every_network_fits_the_task():
         ({"path": "a.csv", "drop": ("day", "wind"), "target": "laod"}, "no column 'laod'; did you mean 'load'"),
         (
             {"path": "a.csv", "drop": ("day", "wind"), "target": "load"},
-            "task.window: the train part is too short for 32 steps and 1 after them; given: 5 steps of 6",
+            "task.window: the train part is too short for 32 steps and 1 after them; given: 5 steps of 6; lower task.window",
         ),
+        ({"path": "short.npy"}, "given: 30 steps of 300; lower task.window to 29 at most, or raise task.validation above 0.11"),
+        ({"path": "flat.npy"}, "task.target: column '0' is constant in the training part; nothing can be learnt"),
         ({"validation": 0.7, "test": 0.4}, "must leave something to train on"),
     ],
 )
@@ -107,5 +109,7 @@ def test_what_cannot_be_is_refused(settings, sentence, tmp_path, monkeypatch):
     (tmp_path / "a.xls").write_text("x")
     (tmp_path / "broken.parquet").write_text("x")
     np.save("cube.npy", np.zeros((2, 2, 2)))
+    np.save("flat.npy", np.full(400, 0.1))
+    np.save("short.npy", np.arange(300.0))
     with pytest.raises(ConfigError, match=sentence):
         series(**settings)

@@ -8,6 +8,7 @@ from vmaptune.data import splits as module
 from vmaptune.data.splits import Splits, check_splits, split_classification, split_rows
 from vmaptune.errors import ConfigError
 
+TIMES = np.arange(100)
 LABELS = np.repeat([0, 1, 2], [60, 30, 10])
 GROUPS = np.random.default_rng(0).integers(0, 20, 100)
 
@@ -16,7 +17,7 @@ def cut(**how):
     return split_rows(100, **{"validation": 0.2, "test": 0.3, "seed": 0} | how)
 
 
-@pytest.mark.parametrize("how", [{}, {"stratify": LABELS}, {"groups": GROUPS}, {"ordered": True}])
+@pytest.mark.parametrize("how", [{}, {"stratify": LABELS}, {"groups": GROUPS}, {"times": TIMES}])
 def test_parts_are_ascending_and_hold_every_row_once(how):
     parts = cut(**how)
     assert all((np.diff(rows) > 0).all() for rows in parts)
@@ -32,9 +33,18 @@ def test_each_way_to_cut_keeps_its_word():
     assert all(groups)
     assert not (groups[0] & groups[1] | groups[0] & groups[2] | groups[1] & groups[2])
     assert [len(each) for each in groups] == [10, 4, 6]
-    train, validation, test = cut(ordered=True)
+    train, validation, test = cut(times=TIMES)
     assert train[-1] + 1 == validation[0]
     assert validation[-1] + 1 == test[0]
+
+
+def test_a_cut_by_time_leaves_equal_times_together_and_is_near_what_was_asked():
+    times = np.repeat(np.arange(9), [5, 20, 1, 29, 3, 12, 4, 16, 10])
+    parts = cut(times=times)
+    assert [{*times[rows].tolist()} for rows in parts] == [{0, 1, 2, 3}, {4, 5}, {6, 7, 8}]
+    assert [len(rows) for rows in parts] == [55, 15, 30]
+    with pytest.raises(ConfigError, match="data: cannot cut 50 examples by time: "):
+        cut(times=np.repeat([0, 1], 50))
 
 
 @pytest.mark.parametrize("how", [{}, {"stratify": LABELS}, {"groups": GROUPS}])
@@ -56,7 +66,7 @@ def test_digits_are_cut_as_they_always_were():
 def test_a_part_that_is_given_otherwise_takes_no_rows():
     assert [len(rows) for rows in cut(test=0.0)] == [80, 20, 0]
     assert [len(rows) > 0 for rows in cut(validation=0.0, groups=GROUPS)] == [True, False, True]
-    assert [len(rows) for rows in cut(validation=0.0, test=0.0, ordered=True)] == [100, 0, 0]
+    assert [len(rows) for rows in cut(validation=0.0, test=0.0, times=TIMES)] == [100, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -64,9 +74,13 @@ def test_a_part_that_is_given_otherwise_takes_no_rows():
     [
         ({"validation": 0.5, "test": 0.5}, "must leave something to train on; given: 0.5 and 0.5 of all"),
         ({"validation": -0.1}, "must leave something to train on; given: -0.1 and 0.3 of all"),
-        ({"stratify": np.arange(100)}, "cannot cut 100 examples by class: "),
+        ({"stratify": np.arange(100)}, "cannot cut 100 examples by class: one has 1 example, too few for all parts; leave it"),
+        (
+            {"stratify": np.arange(100) % 25},
+            "cannot cut 70 examples by class: a part of 20 cannot hold all 25 classes; give more data, or larger shares",
+        ),
         ({"groups": np.zeros(100)}, "cannot cut 100 examples by group: "),
-        ({"groups": GROUPS, "ordered": True}, "stratified, grouped or in order of time; given: more than one of these"),
+        ({"groups": GROUPS, "times": TIMES}, "stratified, grouped or in order of time; given: more than one of these"),
     ],
 )
 def test_an_impossible_cut_is_refused(how, sentence):
@@ -74,9 +88,9 @@ def test_an_impossible_cut_is_refused(how, sentence):
         cut(**how)
 
 
-@pytest.mark.parametrize("how", [{}, {"ordered": True}])
-def test_a_cut_of_too_few_is_refused(how):
-    with pytest.raises(ConfigError, match="data: cannot cut 1 examples in three"):
+@pytest.mark.parametrize(("how", "by"), [({}, "in three"), ({"times": np.arange(2)}, "by time")])
+def test_a_cut_of_too_few_is_refused(how, by):
+    with pytest.raises(ConfigError, match=f"data: cannot cut 1 examples {by}"):
         split_rows(2, validation=0.3, test=0.3, seed=0, **how)
 
 

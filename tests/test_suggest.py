@@ -10,9 +10,10 @@ from click.testing import CliRunner
 
 from vmaptune.cli.main import main
 from vmaptune.config import resolve
+from vmaptune.data.tables import read_table
 from vmaptune.errors import ConfigError
 from vmaptune.suggest import suggested
-from vmaptune.toml import load_config, override
+from vmaptune.toml import load_config
 
 TINY = (
     *("population.size=4", "population.segment_steps=2", "population.generations=1", "task.hidden=[4]"),
@@ -50,7 +51,8 @@ def test_what_is_suggested_is_a_config_and_says_why(here):
         "classification of 'kind': it holds text",
         "cut stratified: by class",
     ]
-    assert said[-2] == "members are selected by accuracy: the rarest of 2 classes has 33.3% of the training rows"
+    assert said[-2] == "members are selected by accuracy: the rarest of 2 classes, 'iris', has 24 rows of 72"
+    assert tree["task"]["path"] == str(here / "flowers.csv")
     size = config.population
     assert said[-1].startswith(f"{size.size} members train for 20 generations of {size.segment_steps} steps, 16 examples")
 
@@ -59,12 +61,15 @@ def test_a_rare_class_and_a_regression_are_met_with_their_own(here):
     flowers(rare=18).write_parquet("rare.parquet")
     tree, said = suggested("rare.parquet", "kind")
     assert tree["task"]["class_balance"] == {"low": 0.0, "high": 1.0}
-    assert any(each.startswith("members are selected by roc_auc: the rarest of 2 classes has 1") for each in said)
+    assert any(each.startswith("members are selected by roc_auc: the rarest of 2 classes, 'iris', has 1") for each in said)
     assert resolve(tree)[1].metric == "roc_auc"
     tree, said = suggested("flowers.csv", "weight")
     assert "regression of 'weight': it holds numbers that are not whole" in said
     assert resolve(tree)[1].metric == "r2"
-    settled, said = suggested("flowers.csv", given={"target": "kind", "metric": "f1", "split_seed": 3, "hidden": [5]})
+    assert f"rmse and mae are in standard deviations of 'weight': 1 is {read_table('flowers.csv', 'weight').scale:.2g}" in said
+    decided = ("task.target=kind", "task.metric=f1", "task.split_seed=3", "task.hidden=[5]", "population.size=4")
+    settled, said = suggested("flowers.csv", assignments=(*decided, "population.segment_steps=1", "population.generations=2"))
+    assert said[-1] == "4 members train for 2 generations of 1 step, 16 examples a step: 0.44 epochs"
     assert "class_balance" not in settled["task"]
     assert settled["task"]["hidden"] == [5]
 
@@ -87,6 +92,28 @@ def test_more_data_is_given_larger_networks_and_batches_and_no_more_work_than_a_
     assert sizes[2][2] < 64
 
 
+def test_what_arrays_and_texts_hold_is_said(here):
+    rng = np.random.default_rng(0)
+    np.savez("c.npz", x=rng.normal(size=(60, 6, 6)), y=np.arange(60) % 3)
+    np.savez("r.npz", x=rng.normal(size=(60, 5)), y=rng.normal(size=60))
+    (here / "t.txt").write_text("abcd" * 500)
+    classes, numbers, letters = (suggested(path)[1][1:] for path in ("c.npz", "r.npz", "t.txt"))
+    parts = "36 examples to train on, 12 to select by, 12 to test the winner"
+    assert classes[:4] == [
+        "classification into 3 classes; the rarest has 12 examples",
+        "inputs of shape (6, 6, 1), for a CNN",
+        parts,
+        "members are selected by accuracy",
+    ]
+    assert numbers[:4] == [
+        "regression: the targets are real numbers; rmse and mae are in their standard deviations",
+        "inputs of shape (5,), for an MLP",
+        parts,
+        "members are selected by rmse",
+    ]
+    assert letters[0] == "the next token is predicted, by a gru: windows of 64 tokens, 4 different ones"
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -95,7 +122,8 @@ def test_more_data_is_given_larger_networks_and_batches_and_no_more_work_than_a_
         (("flowers.csv",), "--target: name the column of flowers.csv to predict; its columns: width, colour, weight, kind"),
         (("flowers.csv", "kin"), "task.target: flowers.csv has no column 'kin'; did you mean 'kind'?"),
         (("notes.txt", "kind"), "--target: only a table has columns, and notes.txt is a text; given: 'kind'"),
-        (("flowers.csv", "kind", {"validation": 1.5}), "task.validation: expected float > 0 and < 1; given: 1.5"),
+        (("flowers.csv", "kind", ["task.target=weight"]), "--set task.target: is --target already; given: 'weight'"),
+        (("flowers.csv", "kind", ["task.validation=1.5"]), "task.validation: expected float > 0 and < 1; given: 1.5"),
     ],
 )
 def test_data_that_say_too_little_are_refused(here, arguments, sentence):
@@ -114,7 +142,7 @@ def test_run_goes_from_a_file_to_a_winner(here):
     said = done.stderr.splitlines()
     assert said[0] == "flowers.csv is a table: task table"
     assert said[-1] == f"The config is in {facts['run']}/config.toml; edit it and go on with: vmaptune run CONFIG"
-    meant = resolve(override(suggested("flowers.csv", "kind")[0], TINY))[0]
+    meant = resolve(suggested("flowers.csv", "kind", TINY)[0])[0]
     assert load_config(here / "run" / "config.toml")[0].run_id == meant.run_id
 
 

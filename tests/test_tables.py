@@ -1,5 +1,6 @@
 """Tables of a user's own: what is read, what is learnt from the training rows alone, and what is refused."""
 
+import contextlib
 import datetime
 import gzip
 
@@ -28,7 +29,7 @@ def people(n=200, seed=0):
     age, height = rng.normal(40, 12, n), rng.normal(1.7, 0.1, n)
     return pl.DataFrame(
         {
-            "row": np.arange(n),
+            "row": np.arange(n) + 5,
             "age": [None if i % 9 == 0 else x for i, x in enumerate(age)],
             "height": height,
             "city": [None if i % 20 == 0 else "Rome" if i == 7 else x for i, x in enumerate(rng.choice(["Bern", "Oslo"], n))],
@@ -52,7 +53,7 @@ def rows_of(found):
     """Which rows of `people` each part holds."""
     at = found.features.index("row")
     scaler = found.preprocessor.transformer.named_transformers_["number"][-1]
-    return [np.rint(x[:, at] * scaler.scale_[at] + scaler.mean_[at]).astype(int) for x, _ in found.splits]
+    return [np.rint(x[:, at] * scaler.scale_[at] + scaler.mean_[at]).astype(int) - 5 for x, _ in found.splits]
 
 
 def test_columns_become_inputs_as_scikit_learn_makes_them(here):
@@ -112,8 +113,13 @@ def test_nothing_is_learnt_from_validation_and_test(here, kind):
 
 def test_a_table_is_cut_as_asked(here):
     times = people().with_columns(when=pl.Series([DAY + datetime.timedelta(days=(i * 77) % 200) for i in range(200)]))
+    times = times.with_columns(month=pl.col("when").dt.truncate("1mo"))
     times.write_csv("times.csv")
-    found = read_table("times.csv", "income", time="when")
+    months = read_table("times.csv", "income", time="month")
+    month = [{*times["month"].to_numpy()[rows].tolist()} for rows in rows_of(months)]
+    assert not (month[0] & month[1] | month[1] & month[2])
+    assert max(month[0]) < min(month[1])
+    found = read_table("times.csv", "income", time="when", drop=["month"])
     assert "cut time: by 'when'" in found.inferred
     when = times["when"].to_numpy()
     parts = [when[rows] for rows in rows_of(found)]
@@ -143,7 +149,9 @@ def test_every_kind_of_file_gives_the_same_table(here):
     frame.write_csv("people.tsv", separator="\t")
     frame.write_csv("semicolons.csv", separator=";", null_value="NA")
     (here / "people.csv.gz").write_bytes(gzip.compress((here / "people.csv").read_bytes()))
-    for path in ("people.parquet", "people.tsv", "semicolons.csv", "people.csv.gz", str(here / "people.csv")):
+    commas = frame.with_columns(pl.col("age", "height", "income").cast(pl.String).str.replace(".", ",", literal=True))
+    commas.write_csv("commas.csv", separator=";")
+    for path in ("people.parquet", "people.tsv", "semicolons.csv", "commas.csv", "people.csv.gz", str(here / "people.csv")):
         found = read_table(path, "ill")
         assert found.features == expected.features
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found.splits, expected.splits)
@@ -180,14 +188,20 @@ def test_the_kind_is_inferred_from_the_target(here, values, kind, why):
     ("columns", "warning", "features"),
     [
         ({"name": [f"n{i}" for i in range(100)]}, "column 'name' has 60 different texts in 60 training rows", ("x",)),
+        ({"": range(100), "count": range(1, 101)}, "column '(count)?' counts the rows and is left out", ("x",)),
+        ({"": [2, 1, 5, 4, 3] * 20}, "", ("x", "")),
         ({"none": [None] * 100}, "column 'none' is empty in all training rows and is left out", ("x",)),
-        ({"z": ["abc", *map(str, range(1, 100))]}, "holds numbers, but also 'abc': 1 values count as", ("x", "z", "z missing")),
+        (
+            {"z": ["abc", *map(str, range(1, 100))]},
+            "holds numbers, but also 'abc': 1 value taken for missing",
+            ("x", "z", "z missing"),
+        ),
         ({"y": [None, *([0, 1, 1] * 33)]}, "columns.csv: 1 of 100 rows have no 'y' and are left out", ("x",)),
     ],
 )
 def test_what_cannot_be_used_is_left_out_and_said(here, columns, warning, features):
     pl.DataFrame({"x": np.arange(100.0), "y": [0, 1] * 50} | columns).write_csv("columns.csv")
-    with pytest.warns(VmaptuneWarning, match=warning):
+    with pytest.warns(VmaptuneWarning, match=warning) if warning else contextlib.nullcontext():
         found = read_table("columns.csv", "y", cut="time", time="x") if "z" in columns else read_table("columns.csv", "y")
     assert found.features == tuple(name for name in features if "z" not in columns or name != "x")
 
@@ -244,11 +258,20 @@ def test_embedded_tables_are_standardised_by_their_training_split():
         ({"path": "empty.csv"}, "task.path: empty.csv cannot be read: "),
         ({"path": "lists.parquet"}, r"task.path: column 'z' cannot be read: it holds List.*; leave it out by task.drop"),
         ({"path": "header.csv"}, "task.path: header.csv has no row with a 'ill'"),
+        ({"path": "latin.csv"}, "task.path: latin.csv cannot be read: it is not UTF-8 text: save it in that encoding"),
+        ({"path": "ragged.csv"}, "task.path: ragged.csv cannot be read: line 3 has 3 values, the header 2 names"),
+        ({"path": "huge.csv"}, r"task.path: column 'a' holds 1e\+300, too large for float32: scale it"),
+        (
+            {"path": "texts.csv"},
+            "task.path: there is no column left to predict the target from: column 'z' has 24 different texts",
+        ),
+        ({"target": "ILL"}, "task.target: people.csv has no column 'ILL'; did you mean 'ill'?"),
+        ({"drop": ("ill",)}, "task.drop: 'ill' is the target"),
         ({"target": "il"}, "task.target: people.csv has no column 'il'; did you mean 'ill'?"),
         ({"drop": ("hight",)}, "task.drop: people.csv has no column 'hight'; did you mean 'height'?"),
         ({"group": "clinics"}, "task.group: people.csv has no column 'clinics'; did you mean 'clinic'?"),
         ({"kind": "regression"}, "task.target: regression needs numbers; column 'ill' holds text, such as '(no|yes)'"),
-        ({"path": "one.csv"}, "task.target: column 'ill' holds one class only; given: 'no' in all 20 rows"),
+        ({"path": "one.csv"}, "task.target: column 'ill' holds one class only; given: 'no' in all of 20 rows"),
         ({"path": "flat.csv", "kind": "regression"}, "task.target: the train split holds one value only; given: 3"),
         (
             {"target": "income", "kind": "classification"},
@@ -274,6 +297,10 @@ def test_bad_tables_are_refused_in_one_sentence(here, change, sentence):
     (here / "people.xls").write_bytes(b"")
     pl.DataFrame({"ill": ["no", "yes"] * 10, "z": [[1, 2]] * 20}).write_parquet("lists.parquet")
     people().clear().write_csv("header.csv")
+    (here / "latin.csv").write_bytes("a,ill\ncaf\xe9,no\n".encode("latin-1"))
+    (here / "ragged.csv").write_text("a,ill\n1,no\n1,no,yes\n")
+    pl.DataFrame({"ill": ["no", "yes"] * 20, "a": [1e300] * 40}).write_csv("huge.csv")
+    pl.DataFrame({"ill": ["no", "yes"] * 20, "z": [f"t{i}" for i in range(40)]}).write_csv("texts.csv")
     pl.DataFrame({"ill": ["no"] * 20, "z": range(20)}).write_csv("one.csv")
     pl.DataFrame({"ill": [3] * 20, "z": range(20)}).write_csv("flat.csv")
     people().select("age", "ill").write_csv("narrow.csv")

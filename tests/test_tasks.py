@@ -52,7 +52,7 @@ def test_every_task_learns(name):
         (mlp(outputs=2), lambda x, y: (x, y), r"labels must be one of 0\.\.1, the model's outputs; given: 0\.\.2"),
         (mlp(), lambda x, y: (x, y - 1), r"given: -1\.\.1"),
         (mlp(), lambda x, y: (x, y.astype(np.float32)), "labels must be integers; given: float32 in the train split"),
-        (mlp(features=5), lambda x, y: (x, y), r"the model does not take inputs of shape \(4,\)"),
+        (mlp(features=5), lambda x, y: (x, y), r"the model cannot be traced on inputs of shape \(4,\)"),
     ],
 )
 def test_what_does_not_fit_is_refused(model, change, sentence):
@@ -62,7 +62,7 @@ def test_what_does_not_fit_is_refused(model, change, sentence):
 
 
 def test_a_model_without_a_class_axis_is_refused():
-    flat = models.Model(lambda key: ({}, {}), lambda params, state, x, key, *, train: (x.sum(-1), state))
+    flat = models.Model(lambda key: ({"w": jnp.ones(1)}, {}), lambda params, state, x, key, *, train: (x.sum(-1), state))
     with pytest.raises(ConfigError, match=r"must return logits of shape \(batch, classes\); given: \(2,\)"):
         tasks.classification(flat, blobs())
 

@@ -84,6 +84,7 @@ def test_the_embedded_text_is_python_s_documentation():
     ("settings", "sentence"),
     [
         ({"path": "nowhere.txt"}, "task.path: cannot read 'nowhere.txt': No such file or directory"),
+        ({"path": "empty.txt"}, "task.path: empty.txt is empty"),
         ({"path": "bad.txt"}, r"task.path: 'bad.txt' is not UTF-8 text \(byte 1\).*level = 'byte'"),
         ({"limit": 100, "length": 10}, "task.length: the validation part is too short .* given: 10 tokens of 100"),
         ({"validation": 0.5, "test": 0.5}, "must leave something to train on; given: 0.5 and 0.5 of all"),
@@ -93,6 +94,7 @@ def test_the_embedded_text_is_python_s_documentation():
 def test_what_cannot_be_is_refused(settings, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.txt").write_bytes(b"a\xff")
+    (tmp_path / "empty.txt").touch()
     with pytest.raises(ConfigError, match=sentence):
         text(**settings)
 

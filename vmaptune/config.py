@@ -213,9 +213,8 @@ class RunConfig:
 
     def feed(self, recipe: Recipe, batches: Batches, *, seed: jax.Array | int, plan: Plan) -> Feed:
         """What the generations of the run train on."""
-        size, ahead = self.population, self.lookahead.steps
-        steps, round_ = size.segment_steps, size.generations
-        return Feed(recipe, batches, seed=seed, plan=plan, segment_steps=steps, ahead=ahead, round_=round_)
+        shape = {"segment_steps": self.population.segment_steps, "round_": self.population.generations}
+        return Feed(recipe, batches, seed=seed, plan=plan, ahead=self.lookahead.steps, **shape)
 
     def selector(self) -> Selector:
         """The search method, with its stopper, applied to groups of replicates."""
@@ -305,7 +304,8 @@ def _resolve(tree: Mapping[str, Any], task: Task | None) -> tuple[RunConfig, Tas
     optimizer = choose(table_of(tree, "optimizer"), "optimizer", OPTIMIZERS, default="adamw")
     data = bound(Data, table_of(tree, "data"), "data")
     if data != Data():
-        task = task._replace(splits=subsampled(task.splits, fraction=data.fraction, classes=data.classes, seed=seed))
+        splits = subsampled(task.splits, fraction=data.fraction, classes=data.classes, seed=seed)
+        task = task.remade(splits) if task.remade else task._replace(splits=splits)
     precision = bound(Precision, table_of(tree, "precision"), "precision")
     if precision != Precision():
         task = precise(task, **asdict(precision))

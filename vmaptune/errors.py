@@ -52,10 +52,12 @@ def warn(message: str) -> None:
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Returns `"; did you mean 'x'?"` for the closest known name, else `"; known: a, b, c"`.
 
-    A dotted name is compared by its last part too, and an abbreviation by initials: `lr` finds `learning_rate`.
+    Names that differ in case alone come first. A dotted name is compared by its last part too, and an abbreviation by
+    initials: `lr` finds `learning_rate`.
     """
     names = sorted(known)
-    close = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
+    close = [name for name in names if name.casefold() == given.casefold()]
+    close = close or difflib.get_close_matches(given, names, n=1, cutoff=0.6)
     if not close:
         last = given.rpartition(".")[2]
         tails = {name.rpartition(".")[2]: name for name in names}

@@ -141,7 +141,6 @@ def _loaded(
     """The config, the cohorts that it opens, and what was inferred if it is one for data of the user's."""
     from vmaptune.cohorts import cohorts_of, load_cohorts
     from vmaptune.errors import ConfigError
-    from vmaptune.toml import override
 
     if data is None:
         if target is not None:
@@ -151,9 +150,8 @@ def _loaded(
         raise ConfigError(f"--data: infers a config, so none can be given; given: {config} and {data}")
     from vmaptune.suggest import suggested
 
-    task = override({}, assignments).get("task", {})
-    tree, said = suggested(data, target or "", task if isinstance(task, dict) else {})
-    tree = override(tree, assignments) | ({} if seed is None else {"seed": seed})
+    tree, said = suggested(data, target or "", assignments)
+    tree = tree | ({} if seed is None else {"seed": seed})
     return tree, cohorts_of(tree), said
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
+from vmaptune.data.columns import check_size
 from vmaptune.data.splits import Splits, split_rows
 from vmaptune.errors import ConfigError, did_you_mean
 
@@ -21,10 +22,12 @@ class Arrays(NamedTuple):
     Attributes:
         splits: Parts of `(inputs, targets)`; targets i32[n], labels 0..classes-1, or f32[n] or f32[n, outputs].
         classes: The label in the files of each class, in order; empty for a regression.
+        pixels: Whether inputs were bytes, which are taken for pixels.
     """
 
     splits: Splits
     classes: tuple[str, ...]
+    pixels: bool
 
 
 Part = tuple[np.ndarray, np.ndarray]
@@ -71,7 +74,26 @@ def load_arrays(
         parts = {part: (inputs, _labels(targets, known, part, where)) for part, (inputs, targets) in parts.items()}
     else:
         parts = {part: (inputs, _numbers(targets, part, where)) for part, (inputs, targets) in parts.items()}
-    return Arrays(_cut(parts, validation, test, seed, bool(classes), where), classes)
+    pixels = found[f"x{stem}"].dtype == np.uint8
+    return Arrays(_cut(parts, validation, test, seed, bool(classes), where), classes, pixels)
+
+
+def standardised(splits: Splits, leaf: int) -> Splits:
+    """The inputs (leaf 0) or the targets (leaf 1) minus their mean in the training part, over their deviation there.
+
+    Each number of an example is standardised by itself; one that is constant becomes zero. Where a part is mapped from a
+    file, everything is left as it is.
+    """
+    if any(isinstance(part[leaf], np.memmap) for part in splits):
+        return splits
+    train = splits.train[leaf]
+    with np.errstate(invalid="ignore"):  # what is not finite is refused later, by name
+        mean, std = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
+        std = np.where(std > 1e-12 * np.abs(mean), std, 1.0)
+        parts = [[*part] for part in splits]
+        for part in parts:
+            part[leaf] = ((part[leaf] - mean) / std).astype(np.float32)
+    return Splits(*map(tuple, parts))
 
 
 def _found(path: Path, where: str) -> dict[str, np.ndarray]:
@@ -81,17 +103,31 @@ def _found(path: Path, where: str) -> dict[str, np.ndarray]:
             return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in sorted(path.glob("*.npy"))}
         if path.suffix != ".npz":
             raise ConfigError(f"{where}: expected an .npz file or a folder of .npy files; given: {path}")
+        if path.is_file() and not is_zipfile(path):
+            raise ConfigError(f"{where}: cannot read {path}: it is no .npz file")
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise ConfigError(f"{where}: no such file or folder: {path}") from None
     except (OSError, EOFError, ValueError, BadZipFile) as error:
+        if "Object arrays" in str(error):
+            raise ConfigError(
+                f"{where}: cannot read {path}: an array holds Python objects; save texts as strings: y.astype(str)"
+            ) from None
         raise ConfigError(f"{where}: cannot read {path}: {error}") from None
 
 
 def _pair(found: Mapping[str, np.ndarray], suffix: str, path: str, where: str) -> Part:
     """Inputs and targets of a part, of the same length."""
-    for name in (f"x{suffix}", f"y{suffix}"):
+    names = (f"x{suffix}", f"y{suffix}")
+    if not {*names} & {*found}:
+        turned = [name for name in found if "_".join(reversed(name.lower().split("_"))) in names]
+        hint = f"; did you mean {names[0]!r} by {turned[0]!r}?" if turned else ""
+        raise ConfigError(
+            f"{where}: expected arrays x and y, or x_train, y_train, ..., y_test; given: {', '.join(found) or 'none'} in {path}"
+            + hint
+        )
+    for name in names:
         if name not in found:
             raise ConfigError(f"{where}: {path} has no array {name!r}{did_you_mean(name, found)}")
     inputs, targets = found[f"x{suffix}"], found[f"y{suffix}"]
@@ -108,7 +144,7 @@ def _inputs(inputs: np.ndarray, name: str, where: str) -> np.ndarray:
     inputs = inputs[:, None] if inputs.ndim == 1 else inputs
     if inputs.dtype == np.uint8:
         return inputs.astype(np.float32) / np.float32(255)
-    return inputs if inputs.dtype == np.float32 else inputs.astype(np.float32)
+    return _single(inputs, name, where)
 
 
 def _labels(targets: np.ndarray, known: np.ndarray, part: str, where: str) -> np.ndarray:
@@ -132,7 +168,16 @@ def _numbers(targets: np.ndarray, part: str, where: str) -> np.ndarray:
         raise ConfigError(f"{where}: targets of a regression must be real numbers; given: {targets.dtype} in {part}")
     if targets.ndim > 2:
         raise ConfigError(f"{where}: targets must be of shape (n,) or (n, outputs); given: {targets.shape} in {part}")
-    return targets if targets.dtype == np.float32 else targets.astype(np.float32)
+    return _single(targets, f"y of {part}", where)
+
+
+def _single(array: np.ndarray, name: str, where: str) -> np.ndarray:
+    """An array as f32: the very one, mapped or not, if it is that already."""
+    if array.dtype == np.float32:
+        return array
+    if array.dtype.itemsize > 4:
+        check_size(array, f"{where}: {name}")
+    return array.astype(np.float32)
 
 
 def _cut(parts: dict[str, Part], validation: float, test: float, seed: int, stratified: bool, where: str) -> Splits:

@@ -46,9 +46,12 @@ def fitted(train: pl.DataFrame, names: Sequence[str]) -> Preprocessor:
     Raises:
         ConfigError: A column is unreadable, or none is left.
     """
-    numbers, categories = _columns(train, names)
+    numbers, categories, left_out = _columns(train, names)
     if not numbers and not categories:
-        raise ConfigError("task.path: there is no column left to predict the target from")
+        why = ": " * bool(left_out) + "; ".join(left_out)
+        raise ConfigError(f"task.path: there is no column left to predict the target from{why}")
+    for sentence in left_out:
+        warn(f"{sentence} and is left out")
     dates = tuple(name for name in numbers if _column_kind(train[name]) == "dates")
     preprocessor = Preprocessor(tuple(numbers), dates, tuple(categories), _transformer(numbers, categories))
     preprocessor.transformer.fit(_columns_of(train, preprocessor, "task.path"))
@@ -74,17 +77,23 @@ def input_names(preprocessor: Preprocessor) -> tuple[str, ...]:
     return tuple(_input_name(name) for name in preprocessor.transformer.get_feature_names_out())
 
 
-def _columns(train: pl.DataFrame, names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Which columns are numbers and which are categories, by what the training rows hold."""
+def counted(n: int, noun: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{n:,} {noun}" + "s" * (n != 1)
+
+
+def _columns(train: pl.DataFrame, names: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Which columns are numbers and which are categories, by what the training rows hold, and why others are neither."""
     import polars as pl
 
     numbers: list[str] = []
     categories: list[str] = []
+    left_out: list[str] = []
     for name in names:
         column = train[name].drop_nulls()
         kind = _column_kind(column)
         if column.is_empty():
-            warn(f"column {name!r} is empty in all training rows and is left out")
+            left_out.append(f"column {name!r} is empty in all training rows")
         elif kind in ("numbers", "dates"):
             numbers.append(name)
         elif kind == "other":
@@ -94,13 +103,14 @@ def _columns(train: pl.DataFrame, names: Sequence[str]) -> tuple[list[str], list
             )
         elif column.dtype == pl.String and len(wrong := _no_numbers(column)) * 10 <= len(column):
             if len(wrong):
-                warn(f"column {name!r} holds numbers, but also {wrong[0]!r}: {len(wrong):,} values count as missing")
+                warn(f"column {name!r} holds numbers, but also {wrong[0]!r}: {counted(len(wrong), 'value')} taken for missing")
             numbers.append(name)
         elif column.n_unique() * 2 > max(len(column), 40):
-            warn(f"column {name!r} has {column.n_unique():,} different texts in {len(column):,} training rows and is left out")
+            texts = f"{counted(column.n_unique(), 'different text')} in {counted(len(column), 'training row')}"
+            left_out.append(f"column {name!r} has {texts}")
         else:
             categories.append(name)
-    return numbers, categories
+    return numbers, categories, left_out
 
 
 def _no_numbers(texts: pl.Series) -> pl.Series:
@@ -138,9 +148,17 @@ def _columns_of(frame: pl.DataFrame, preprocessor: Preprocessor, where: str) -> 
             raise ConfigError(
                 f"{where}: column {name!r} must hold {'dates' if name in dates else 'numbers'}; given: {column.dtype}"
             )
+        check_size(floats.drop_nulls().to_numpy(), f"{where}: column {name!r}")
         columns.append(floats)
     columns += [frame[name].cast(pl.String).fill_null("(missing)") for name in categories]
-    return pl.DataFrame(columns)
+    return pl.DataFrame({column.name: column for column in columns})  # a list would lose an empty name
+
+
+def check_size(numbers: np.ndarray, what: str) -> None:
+    """Raises `ConfigError` if a finite number is too large for float32, that `what` holds."""
+    large = (np.abs(numbers) > np.finfo(np.float32).max) & np.isfinite(numbers)
+    if large.any():
+        raise ConfigError(f"{what} holds {numbers[large][0]:.3g}, too large for float32: scale it")
 
 
 def _floats(column: pl.Series) -> pl.Series:

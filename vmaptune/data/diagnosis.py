@@ -16,6 +16,7 @@ from vmaptune.data.splits import Splits
 _NUMBERS = 2**23  # looked at in each part
 _SLICE = 2**22  # of them side by side
 _NAMED = 5  # columns and classes that a sentence names
+_MOST_SHIFT = 64  # columns of a series whose windows are told by their overlap
 _LEAST = 20  # training rows; of fewer, a column may fit the targets by chance
 
 
@@ -23,18 +24,19 @@ def warnings_of(splits: Splits, names: Sequence[str] = ()) -> list[str]:
     """Sentences about what makes training pointless or its scores untrue; none for sound data.
 
     Constant columns (of the training split), columns that give the target away (a copy of it, shifted or scaled, or one that
-    has one value in each class), rows that are in two parts, classes that a part has no example of.
+    has one value in each class), rows that are in two parts (not windows of a series, which repeats itself as it likes),
+    classes that a part has no example of.
 
     Args:
         splits: Parts of `(inputs, targets)`, arrays each; of other data nothing is said. Columns are looked at where inputs
-            are [rows, features], classes where targets are integers [rows].
+            are [rows, features] and no tokens, classes where targets are integers [rows].
         names: Of the features; default: their numbers.
     """
     if not all(_is_pair(part) for part in splits):
         return []
     found = []
     inputs, targets = (np.asarray(leaf) for leaf in splits.train)
-    if inputs.ndim == 2:
+    if inputs.ndim == 2 and not np.issubdtype(inputs.dtype, np.integer):
         named = [repr(name) for name in names] or [f"{i}" for i in range(inputs.shape[1])]
         constant = _constant(inputs)
         if constant.any():
@@ -46,11 +48,20 @@ def warnings_of(splits: Splits, names: Sequence[str] = ()) -> list[str]:
                     f"{_columns(named, copies)} the target itself in other words, so that scores mean nothing: leave it out, "
                     f"unless it is known before the target is"
                 )
-    return found + _shared_rows(splits) + _absent_classes(splits)
+    return found + ([] if _slides(inputs) else _shared_rows(splits)) + _absent_classes(splits)
 
 
 def _is_pair(part: Any) -> bool:
     return isinstance(part, tuple | list) and len(part) == 2 and all(hasattr(leaf, "ndim") and leaf.ndim for leaf in part)
+
+
+def _slides(inputs: np.ndarray) -> bool:
+    """Whether rows are windows that move over a series: each is the one before it, moved on by a step."""
+    rows = inputs[:8].reshape(min(8, len(inputs)), -1)
+    shifts = [inputs.shape[-1]] if inputs.ndim == 3 else range(1, 1 + min(_MOST_SHIFT, rows.shape[1] // 2))
+    return len(rows) > 1 and any(
+        np.array_equal(rows[1:, :-shift], rows[:-1, shift:]) for shift in shifts if 0 < shift < rows.shape[1]
+    )
 
 
 def _columns(named: Sequence[str], chosen: np.ndarray) -> str:

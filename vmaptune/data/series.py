@@ -119,7 +119,8 @@ def series_windows(
         where: What to call the task in an error.
 
     Raises:
-        ConfigError: There is no such column, the shares leave nothing to train on, or a part is too short for a window.
+        ConfigError: There is no such column, it is constant where it is to be learnt, the shares leave nothing to train on,
+            or a part is too short for a window.
     """
     values, columns = series
     if not target and len(columns) > 1:
@@ -129,13 +130,18 @@ def series_windows(
     column = columns.index(target) if target else 0
     first, last = cut(len(values), validation, test, where)
     mean, std = values[:first].mean(axis=0), values[:first].std(axis=0)
-    std = np.where(std > 1e-12 * np.abs(mean), std, 1.0)
+    varies = std > 1e-12 * np.abs(mean)
+    if first and not varies[column]:
+        raise ConfigError(f"{where}.target: column {columns[column]!r} is constant in the training part; nothing can be learnt")
+    std = np.where(varies, std, 1.0)
     parts = []
     for name, part in zip(Splits._fields, np.split((values - mean) / std, [first, last]), strict=True):
         if len(part) < window + horizon:
             raise ConfigError(
                 f"{where}.window: the {name} part is too short for {window} steps and {horizon} after them; "
-                f"given: {len(part)} steps of {len(values)}"
+                f"given: {len(part)} steps of {len(values)}; lower task.window"
+                + f" to {len(part) - horizon} at most" * (len(part) > horizon)
+                + f", or raise task.{name} above {(window + horizon) / len(values):.2g}" * (name != "train")
             )
         views = np.lib.stride_tricks.sliding_window_view(part.astype(np.float32), window + horizon, axis=0)
         parts.append((views[:, :, :window].swapaxes(1, 2).copy(), views[:, column, window:].copy()))

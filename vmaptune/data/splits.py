@@ -75,7 +75,7 @@ def split_rows(
     seed: int,
     stratify: np.ndarray | None = None,
     groups: np.ndarray | None = None,
-    ordered: bool = False,
+    times: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cuts the rows 0..n-1 into three parts that have none in common.
 
@@ -86,27 +86,32 @@ def split_rows(
         seed: Seed of the shuffle, apart from a run's seed: every run sees the same split.
         stratify: [n], classes: each part has the same share of every class.
         groups: [n], whose example each is: nobody's are in two parts. Shares are then of groups, not of examples.
-        ordered: Examples stand in their order in time: the oldest train, the next validate, the newest test. Nothing is
-            shuffled.
+        times: [n], ascending, when each example was: the oldest train, the next validate, the newest test. Nothing is
+            shuffled, and examples of equal time stay in one part: a cut is moved to the nearest change.
 
     Returns:
         Rows of train, validation and test, i64[] each, ascending.
 
     Raises:
-        ConfigError: A part would be empty, a class or the groups are too few to be cut, or more than one of `stratify`,
-            `groups` and `ordered` is asked for.
+        ConfigError: A part would be empty, a class, the groups or the times are too few to be cut, or more than one of
+            `stratify`, `groups` and `times` is given.
     """
-    if (stratify is not None) + (groups is not None) + ordered > 1:
+    if (stratify is not None) + (groups is not None) + (times is not None) > 1:
         raise ConfigError("data: a cut is stratified, grouped or in order of time; given: more than one of these")
     if not (validation >= 0 and test >= 0 and validation + test < 1):
         raise ConfigError(f"data: validation and test must leave something to train on; given: {validation} and {test} of all")
-    rest, held = _cut(np.arange(n), test, seed, stratify, groups, ordered)
-    train, chosen = _cut(rest, validation / (1 - test), seed, stratify, groups, ordered)
+    rest, held = _cut(np.arange(n), test, seed, stratify, groups, times)
+    train, chosen = _cut(rest, validation / (1 - test), seed, stratify, groups, times)
     return np.sort(train), np.sort(chosen), np.sort(held)
 
 
 def _cut(
-    rows: np.ndarray, share: float, seed: int, stratify: np.ndarray | None, groups: np.ndarray | None, ordered: bool
+    rows: np.ndarray,
+    share: float,
+    seed: int,
+    stratify: np.ndarray | None,
+    groups: np.ndarray | None,
+    times: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Takes a share of the rows away: what is left, and what was taken."""
     from sklearn.model_selection import GroupShuffleSplit, train_test_split
@@ -116,16 +121,32 @@ def _cut(
     units = len(rows) if groups is None else len(np.unique(groups[rows]))
     count = math.ceil(share * units - 1e-9)  # 0.2 / 0.7 of 70 is 20, whatever floats say
     by = "by class" if stratify is not None else "by group" if groups is not None else "in three"
+    if times is not None:
+        starts = np.flatnonzero(np.diff(times[rows])) + 1
+        if not len(starts):
+            raise ConfigError(f"data: cannot cut {len(rows)} examples by time: they have one time, or there is one only")
+        at = starts[np.argmin(np.abs(starts - (len(rows) - count)))]
+        return rows[:at], rows[at:]
+    if stratify is not None:
+        known, sizes = np.unique(stratify[rows], return_counts=True)
+        few = min(count, len(rows) - count)
+        if len(rows) and np.min(sizes) < 2:
+            raise ConfigError(
+                f"data: cannot cut {len(rows)} examples by class: one has 1 example, too few for all parts; "
+                f"leave it out, merge it with another, or give more"
+            )
+        if 0 < few < len(known):
+            raise ConfigError(
+                f"data: cannot cut {len(rows)} examples by class: a part of {few} cannot hold all {len(known)} classes; give "
+                f"more data, or larger shares"
+            )
     try:
         if groups is not None:
             cutter = GroupShuffleSplit(n_splits=1, test_size=count, random_state=seed)
             left, taken = next(cutter.split(rows, groups=groups[rows]))
             return rows[left], rows[taken]
-        if ordered:
-            left, taken = train_test_split(rows, test_size=count, shuffle=False)
-        else:
-            labels = None if stratify is None else stratify[rows]
-            left, taken = train_test_split(rows, test_size=count, random_state=seed, stratify=labels)
+        labels = None if stratify is None else stratify[rows]
+        left, taken = train_test_split(rows, test_size=count, random_state=seed, stratify=labels)
     except ValueError as error:
         raise ConfigError(f"data: cannot cut {len(rows)} examples {by}: {error}") from None
     return left, taken

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
 
 import numpy as np
 
-from vmaptune.data.columns import Preprocessor, fitted, input_names, inputs_of
+from vmaptune.data.columns import Preprocessor, check_size, counted, fitted, input_names, inputs_of
 from vmaptune.data.splits import Cut, Splits, split_rows
 from vmaptune.errors import ConfigError, did_you_mean, warn
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 Kind = Literal["auto", "classification", "regression"]
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 _MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL", "null", "?"]  # how files write that a value is missing
+_LOOKED_AT = 200  # lines of a file by which its dialect is told
 _MOST_CLASSES = 20  # of a target of whole numbers that is still taken for classes
 
 
@@ -65,7 +68,8 @@ def read_table(
 
     Numbers are standardised, a missing one is the median, and a column that misses some has an indicator beside it; an
     infinite number counts as missing, a date is a number of days. Texts and booleans are categories, one column each, a
-    missing value a category of its own; those of less than 1 % of the rows share a column, one never seen is all zeros.
+    missing value a category of its own; those of less than 1 % of the rows share a column, one never seen is all zeros. A
+    column that only counts the rows is left out, with a warning.
 
     Args:
         path: A .csv, .tsv (gzipped too) or .parquet file, from the current folder. The header names the columns.
@@ -78,27 +82,31 @@ def read_table(
         cut: How rows are drawn. auto: grouped if there is a group, by time if there is a time, stratified for classes of at
             least five rows each, else random.
         group: Column whose equal values stay in one part; no input itself.
-        time: Column that orders the rows: the oldest train, the newest test; one that misses it is old. No input itself.
+        time: Column that orders the rows: the oldest train, the newest test; one that misses it is old. Rows of equal time
+            stay in one part. No input itself.
         seed: Of the draw.
         validation_path: A file of the same columns, used whole as the validation split.
         test_path: The same for test.
 
     Raises:
         ConfigError: A file or a column is missing, unreadable or of another kind than asked for, there is one class only, a
-            split is empty, or no input is left.
+            split is empty, a number is too large for float32, or no input is left.
     """
     paths = {"train": path, "validation": validation_path, "test": test_path}
     frames = {part: _read(file, _place(part)) for part, file in paths.items() if file}
     for setting, name in (("group", group), ("time", time), *(("drop", name) for name in drop)):
         if name:
             _check_column(frames["train"], name, setting, path)
+        if name == target:
+            raise ConfigError(f"task.{setting}: {target!r} is the target, which task.target names")
+    counters = _counters(frames["train"], {target, group, time, *drop})
     for part, frame in frames.items():
         _check_column(frame, target, "target", paths[part])
         frames[part] = _with_target(frame, target, paths[part], _place(part))
     kind, why = _kind(frames["train"][target], kind)
     inferred = [f"{kind} of {target!r}: {why}"]
     targets, classes = _targets(frames, target, kind)
-    cut, why = _way_to_cut(cut, group, time, targets["train"] if classes else None)
+    cut, why = _way_to_cut(cut, group, time, targets["train"], classes)
     inferred += [f"cut {cut}: {why}"] * bool(why and len(frames) < 3)
     whole, of_whole = frames["train"], targets["train"]
     order = whole[time].arg_sort(nulls_last=False).to_numpy() if cut == "time" else np.arange(len(whole))
@@ -109,15 +117,19 @@ def read_table(
         seed=seed,
         stratify=of_whole if cut == "stratified" else None,
         groups=whole[group].rank("dense").fill_null(0).to_numpy() if cut == "grouped" else None,
-        ordered=cut == "time",
+        times=whole[order][time].rank("dense").fill_null(0).to_numpy() if cut == "time" else None,
     )
     for part, places in zip(Splits._fields, rows, strict=True):
         if part == "train" or part not in frames:
             frames[part], targets[part] = whole[order[places]], of_whole[order[places]]
     scaled, mean, scale = _scaled(targets, classes)
-    preprocessor = fitted(frames["train"], [name for name in whole.columns if name not in {target, group, time, *drop}])
+    for name in counters:
+        warn(f"column {name!r} counts the rows and is left out")
+    no_inputs = {target, *drop, *counters, *(name for name in (group, time) if name)}
+    preprocessor = fitted(frames["train"], [name for name in whole.columns if name not in no_inputs])
     parts = ((inputs_of(frames[part], preprocessor, _place(part)), scaled[part]) for part in Splits._fields)
-    inferred.append(f"{len(preprocessor.numbers)} columns of numbers, {len(preprocessor.categories)} of categories")
+    numbers = counted(len(preprocessor.numbers), "column")
+    inferred.append(f"{numbers} of numbers, {len(preprocessor.categories)} of categories")
     return Table(Splits(*parts), input_names(preprocessor), classes, preprocessor, mean, scale, tuple(inferred))
 
 
@@ -146,20 +158,63 @@ def _read(path: str, where: str) -> pl.DataFrame:
         if file.suffix.lower() == ".parquet":
             frame = pl.read_parquet(file)
         else:
+            separator, decimal_comma = _dialect(file)
             frame = pl.read_csv(
-                file, separator=_separator(file), null_values=_MISSING, try_parse_dates=True, infer_schema_length=None
+                file,
+                separator=separator,
+                decimal_comma=decimal_comma,
+                null_values=_MISSING,
+                try_parse_dates=True,
+                infer_schema_length=None,
             )
     except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where}: {path} cannot be read: {str(error).strip().splitlines()[0]}") from None
+        why = str(error).strip().splitlines()[0]
+        if isinstance(error, UnicodeDecodeError) or "utf-8" in why:
+            why = "it is not UTF-8 text: save it in that encoding"
+        elif "more fields" in why:
+            why = _ragged(file) or why
+        raise ConfigError(f"{where}: {path} cannot be read: {why}") from None
     floats = [name for name, dtype in frame.schema.items() if dtype.is_float()]
     return frame.with_columns(pl.when(pl.col(name).is_finite()).then(pl.col(name)) for name in floats)
 
 
-def _separator(file: Path) -> str:
-    """What separates the names of the header: the most frequent of the usual four."""
-    with gzip.open(file, "rt", encoding="utf-8") if file.suffix.lower() == ".gz" else file.open(encoding="utf-8") as lines:
-        header = lines.readline()
-    return max(",;\t|", key=header.count)
+def _opened(file: Path) -> TextIO:
+    return gzip.open(file, "rt", encoding="utf-8") if file.suffix.lower() == ".gz" else file.open(encoding="utf-8")
+
+
+def _dialect(file: Path) -> tuple[str, bool]:
+    """What separates the names of the header, the most frequent of the usual four, and whether decimals have a comma."""
+    with _opened(file) as lines:
+        header, *rows = [line for line, _ in zip(lines, range(_LOOKED_AT), strict=False)] or [""]
+    separator = max(",;\t|", key=header.count)
+    values = [value.strip(' "\r\n') for row in rows for value in row.split(separator)]
+    commas, points = (sum(bool(re.fullmatch(rf"[+-]?\d*{mark}\d+", value)) for value in values) for mark in (",", "[.]"))
+    return separator, separator != "," and commas > points
+
+
+def _ragged(file: Path) -> str:
+    """Where the first row is that has more values than the header has names; empty if there is none."""
+    try:
+        with _opened(file) as lines:
+            rows = csv.reader(lines, delimiter=_dialect(file)[0])
+            names = len(next(rows))
+            for row in rows:
+                if len(row) > names:
+                    return f"line {rows.line_num} has {counted(len(row), 'value')}, the header {counted(names, 'name')}"
+    except (csv.Error, UnicodeDecodeError):
+        pass  # what polars says must do
+    return ""
+
+
+def _counters(frame: pl.DataFrame, known: set[str]) -> list[str]:
+    """Columns of whole numbers that count the rows, 0, 1, 2, ... or 1, 2, 3, ...: they tell where a row stood, nothing else."""
+    found = []
+    for column in frame.iter_columns():
+        if not column.dtype.is_integer() or (column.name and column.name in known):
+            continue
+        if len(column) > 2 and column[0] in (0, 1) and (column.to_numpy() == np.arange(len(column)) + column[0]).all():
+            found.append(column.name)
+    return found
 
 
 def _place(part: str) -> str:
@@ -180,7 +235,7 @@ def _with_target(frame: pl.DataFrame, target: str, path: str, where: str) -> pl.
     if kept.is_empty():
         raise ConfigError(f"{where}: {path} has no row with a {target!r}; every split needs at least one example")
     if lost := len(frame) - len(kept):
-        warn(f"{path}: {lost:,} of {len(frame):,} rows have no {target!r} and are left out")
+        warn(f"{path}: {lost:,} of {counted(len(frame), 'row')} have no {target!r} and are left out")
     return kept
 
 
@@ -229,7 +284,8 @@ def _targets(frames: dict[str, pl.DataFrame], target: str, kind: Kind) -> tuple[
         names = tuple(values)
     rows = len(columns["train"])
     if len(names) < 2:
-        raise ConfigError(f"task.target: column {target!r} holds one class only; given: {names[0]!r} in all {rows:,} rows")
+        everywhere = f"{names[0]!r} in all of {counted(rows, 'row')}"
+        raise ConfigError(f"task.target: column {target!r} holds one class only; given: {everywhere}")
     if len(names) > max(2, rows // 2):
         raise ConfigError(f"task.target: column {target!r} holds {len(names):,} classes in {rows:,} rows, too many to learn")
     labels = {
@@ -242,6 +298,8 @@ def _targets(frames: dict[str, pl.DataFrame], target: str, kind: Kind) -> tuple[
 def _scaled(targets: dict[str, np.ndarray], classes: tuple[str, ...]) -> tuple[dict[str, np.ndarray], float, float]:
     """Targets as they are trained on, with the mean and the standard deviation that were taken out."""
     train = targets["train"]
+    for part, values in targets.items():
+        check_size(values, f"{_place(part)}: the target")
     if train.min() == train.max():
         given = f"one class only; given: {classes[train[0]]!r}" if classes else f"one value only; given: {train[0]:g}"
         raise ConfigError(f"task.target: the train split holds {given}")
@@ -251,7 +309,7 @@ def _scaled(targets: dict[str, np.ndarray], classes: tuple[str, ...]) -> tuple[d
     return {part: ((values - mean) / scale).astype(np.float32) for part, values in targets.items()}, mean, scale
 
 
-def _way_to_cut(cut: Cut, group: str, time: str, labels: np.ndarray | None) -> tuple[Cut, str]:
+def _way_to_cut(cut: Cut, group: str, time: str, targets: np.ndarray, classes: tuple[str, ...]) -> tuple[Cut, str]:
     """How rows are cut, and why if nobody said."""
     for way, name, column in (("grouped", "group", group), ("time", "time", time)):
         if cut == way and not column:
@@ -260,13 +318,20 @@ def _way_to_cut(cut: Cut, group: str, time: str, labels: np.ndarray | None) -> t
             raise ConfigError(f"task.{name}: means nothing with cut = {cut!r}; given: {column!r}")
     if group and time:
         raise ConfigError(f"task.time: rows are cut by group or by time; given: both, {group!r} and {time!r}")
-    if cut == "stratified" and labels is None:
+    if cut == "stratified" and not classes:
         raise ConfigError("task.cut: only classes can be stratified, and this is a regression; given: 'stratified'")
     if cut != "auto":
         return cut, ""
     if group or time:
         return ("grouped", f"by {group!r}") if group else ("time", f"by {time!r}")
-    if labels is None:
+    if not classes:
         return "random", "targets are numbers"
-    least = int(np.bincount(labels)[np.unique(labels)].min())
-    return ("stratified", "by class") if least >= 5 else ("random", f"a class has only {least} rows")
+    rarest, least = rarest_class(targets)
+    few = f"class {classes[rarest]!r} has only {counted(least, 'row')}; leave it out or merge it with another"
+    return ("stratified", "by class") if least >= 5 else ("random", few)
+
+
+def rarest_class(labels: np.ndarray) -> tuple[int, int]:
+    """The label of which there are fewest, but one, and how many there are."""
+    known, counts = np.unique(labels, return_counts=True)
+    return int(known[np.argmin(counts)]), int(np.min(counts))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from vmaptune import models
 from vmaptune.data.splits import Splits, check_splits
 from vmaptune.errors import ConfigError, did_you_mean
-from vmaptune.tasks.contract import Task
+from vmaptune.tasks.contract import Judged, Task
 from vmaptune.tasks.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, LossOf
 from vmaptune.tasks.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, MetricOf
 from vmaptune.tasks.supervised import Transform, classification, regression
@@ -27,6 +27,7 @@ def supervised(
     direction: Literal["max", "min"] | None = None,
     transform: Transform | None = None,
     where: str = "task",
+    **unknown: Any,
 ) -> Task:
     """A classification or a regression, whichever the loss is for.
 
@@ -41,10 +42,13 @@ def supervised(
         direction: "max" or "min" of a metric of your own.
         transform: What is done to the inputs while training; its floats are settings of the task.
         where: What to call the task in an error.
+        **unknown: Whatever else was given; refused.
 
     Raises:
-        ConfigError: As they do.
+        ConfigError: As they do, or there is no such argument.
     """
+    for name in unknown:
+        raise ConfigError(f"{where}: there is no argument {name!r}{did_you_mean(name, Judged.__annotations__)}")
     build: Any = classification if _kind(loss, metric, splits, where) == "classification" else regression
     chosen = {} if metric is None else {"metric": metric}
     return build(model, splits, loss=loss, direction=direction, transform=transform, where=where, **chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict, Unpack
 
 import jax
@@ -23,6 +24,9 @@ class Loss(Protocol):
 
     Keyword-only floats beyond `train` are settings: traced, one value a member, and may be axes. One that rests at its
     default for good is not passed: the loss then sees the plain number, and can leave out what that number turns off.
+
+    A loss that depends on the data, on how rare each class is, say, has an attribute `remade`: `splits -> loss`, the same
+    loss for other splits.
     """
 
     def __call__(self, *args: Any, **settings: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
@@ -94,6 +98,18 @@ class Task(NamedTuple):
     def sample(self) -> Any:
         """A batch of one training example."""
         return jax.tree.map(lambda leaf: leaf[:1], self.splits.train)
+
+    @property
+    def remade(self) -> Callable[[Splits], Task] | None:
+        """`splits -> task`, the same task on other splits, whose fit is checked; None: its loss does not depend on them."""
+        loss: Any = self.loss
+        static: dict[str, Any] = {}
+        while isinstance(loss, partial):  # of settings that are the same for all members
+            loss, static = loss.func, loss.keywords | static
+        remade = getattr(loss, "remade", None)
+        if remade is None:
+            return None
+        return lambda splits: self._replace(splits=splits, loss=partial(remade(splits), **static) if static else remade(splits))
 
     @staticmethod
     def from_nnx(make: Callable[[nnx.Rngs], nnx.Module], splits: Splits, **judged: Unpack[Judged]) -> Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from typing import Any
 
@@ -28,21 +29,19 @@ def outputs_of(model: models.Model, splits: Splits, where: str) -> Any:
     """Shape and type of a model's outputs for two examples. Traces the model, computes nothing.
 
     Raises:
-        ConfigError: The splits are unusable, or the model does not take their inputs, or does not return what it should.
+        ConfigError: The splits are unusable, or the model does not take their inputs, has nothing to train, or does not
+            return what it should.
     """
     check_splits(splits, where)
     if not isinstance(splits.train, tuple | list) or len(splits.train) != 2 or len(jax.tree.leaves(splits.train)) != 2:
         raise ConfigError(f"{where}: each split must be a pair of arrays, (inputs, targets)")
-    inputs = splits.train[0]
+    inputs, targets = splits.train
     if not jnp.issubdtype(inputs.dtype, jnp.number) and inputs.dtype != bool:
         raise ConfigError(f"{where}: inputs must be numbers; given: {inputs.dtype}")
 
     def forward(key: jax.Array, batch: Any) -> Any:
         params, state = _pair(model.init(key), "init must return (params, state)", where)
-        for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-            if not jnp.issubdtype(leaf.dtype, jnp.floating):
-                name = jax.tree_util.keystr(path, simple=True, separator=".")
-                raise ConfigError(f"{where}: parameters must be real numbers; {name} is {leaf.dtype}: keep it in the state")
+        _check_parameters(params, where)
         for train in (True, False):
             outputs, moved = _pair(
                 model.apply(params, state, batch, key, train=train), "apply must return (outputs, state)", where
@@ -50,26 +49,51 @@ def outputs_of(model: models.Model, splits: Splits, where: str) -> Any:
             _check_array(outputs, where)
             if _shapes(moved) != _shapes(state):
                 raise ConfigError(f"{where}: the model must return its state in the shapes it was given, {_shapes(state)[1]}")
+        if not jax.tree.leaves(params):
+            raise ConfigError(f"{where}: the model has no parameters to train")
         return computed(model, params, state, batch, key, train=False)[0]
 
-    two = jax.ShapeDtypeStruct((2, *inputs.shape[1:]), jax.dtypes.canonicalize_dtype(inputs.dtype))
-    sentence = f"{where}: the model does not take inputs of shape {inputs.shape[1:]}"
-    return attempt(lambda: jax.eval_shape(forward, jax.random.key(0), two), sentence)
+    def traced(size: int) -> Any:
+        sentence = f"{where}: the model cannot be traced on inputs of shape {inputs.shape[1:]}"
+        return attempt(lambda: jax.eval_shape(forward, jax.random.key(0), _batch(inputs, size)), sentence)
+
+    outputs = traced(size := _size_apart(inputs, targets))
+    if size in outputs.shape[1:]:
+        outputs = traced(size := _size_apart(inputs, targets, outputs))
+    if outputs.shape[:1] != (size,):
+        raise ConfigError(
+            f"{where}: the model must return one row an example; given: shape {outputs.shape} for a batch of {size}"
+        )
+    return _batch(outputs, 2)
+
+
+def check_transform(transform: Any, inputs: Any, where: str) -> None:
+    """Raises `ConfigError` if what is done to the inputs while training does not return inputs."""
+    batch = _batch(inputs, _size_apart(inputs))
+    sentence = f"{where}: the transform cannot be traced for inputs {batch.shape}"
+    found = attempt(lambda: jax.eval_shape(transform, batch, jax.random.key(0)), sentence)
+    if isinstance(found, jax.ShapeDtypeStruct):
+        if found.shape == batch.shape and (found.dtype == batch.dtype or jnp.issubdtype(found.dtype, jnp.floating)):
+            return
+        given = f"{found.dtype} of shape {found.shape}"
+    else:
+        given = type(found).__name__
+    raise ConfigError(f"{where}: the transform must return real numbers of the inputs' shape {batch.shape}; given: {given}")
 
 
 def check_functions(loss: Any, metric: Any, splits: Splits, outputs: Any, where: str) -> None:
     """Raises `ConfigError` if a loss or a metric of the user's own does not return what it should."""
-    targets = splits.train[1]
-    two = jax.ShapeDtypeStruct((2, *targets.shape[1:]), jax.dtypes.canonicalize_dtype(targets.dtype))
+    size = _size_apart(outputs, splits.train[1])
+    outputs, targets = _batch(outputs, size), _batch(splits.train[1], size)
     for function, what, shape, expected in (
-        (loss, "loss", (2,), "one number an example"),
+        (loss, "loss", (size,), "one number an example"),
         (metric, "metric", (), "one number"),
     ):
         if callable(function):
-            sentence = f"{where}: the {what} cannot be traced for outputs {outputs.shape} and targets {two.shape}"
-            found = attempt(partial(jax.eval_shape, function, outputs, two), sentence)
+            sentence = f"{where}: the {what} cannot be traced for outputs {outputs.shape} and targets {targets.shape}"
+            found = attempt(partial(jax.eval_shape, function, outputs, targets), sentence)
             if getattr(found, "shape", None) != shape:
-                given = f"shape {found.shape} for a batch of 2" if hasattr(found, "shape") else type(found).__name__
+                given = f"shape {found.shape} for a batch of {size}" if hasattr(found, "shape") else type(found).__name__
                 raise ConfigError(f"{where}: the {what} must return {expected}; given: {given}")
 
 
@@ -95,6 +119,8 @@ def check_labels(splits: Splits, logits: Any, *, binary: bool, where: str) -> in
                 f"{where}: labels must be {expected}; "
                 f"given: {found.min()}..{found.max()}, shape {found.shape}, in the {part} split"
             )
+    if (only := splits.train[1].min()) == splits.train[1].max():
+        raise ConfigError(f"{where}: there is nothing to tell apart: all labels of the train split are {only}")
     return classes
 
 
@@ -126,6 +152,25 @@ def _pair(value: Any, sentence: str, where: str) -> tuple[Any, Any]:
         given = f"{len(value)} values" if isinstance(value, tuple) else type(value).__name__
         raise ConfigError(f"{where}: the model's {sentence}; given: {given}")
     return value
+
+
+def _check_parameters(params: Any, where: str) -> None:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator=".") or "the parameter"
+        if not hasattr(leaf, "dtype"):
+            raise ConfigError(f"{where}: parameters must be arrays; {name} is {type(leaf).__name__}: use jnp.asarray")
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ConfigError(f"{where}: parameters must be real numbers; {name} is {leaf.dtype}: keep it in the state")
+
+
+def _size_apart(*arrays: Any) -> int:
+    """A size for a batch that nothing else has, so that no other axis is taken for the batch's."""
+    taken = {length for array in arrays for length in array.shape}
+    return next(size for size in itertools.count(7) if size not in taken)
+
+
+def _batch(like: Any, size: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((size, *like.shape[1:]), jax.dtypes.canonicalize_dtype(like.dtype))
 
 
 def _check_array(outputs: Any, where: str) -> None:

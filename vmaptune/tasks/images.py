@@ -8,7 +8,7 @@ import numpy as np
 
 from vmaptune import models
 from vmaptune.data import embedded
-from vmaptune.data.arrays import Kind, load_arrays
+from vmaptune.data.arrays import Kind, load_arrays, standardised
 from vmaptune.data.images import load_images
 from vmaptune.data.splits import Splits
 from vmaptune.errors import ConfigError
@@ -112,6 +112,10 @@ def arrays(  # noqa: D417 - the network documents its own
 ) -> Task:
     """Your own arrays, from an .npz or a folder of .npy files, by a small network.
 
+    What an MLP takes (but bytes, which are taken for pixels) and targets that are real numbers are standardised by the
+    training split: rmse and mae are in its standard deviations. What a CNN takes, and parts that are mapped from .npy files
+    of float32, are left as they are.
+
     Args:
         path: The .npz, with arrays x and y, or x_train, y_train, and x_validation, ..., y_test where given; or a folder of
             .npy files of those names, which are mapped, not read.
@@ -142,6 +146,12 @@ def arrays(  # noqa: D417 - the network documents its own
         chosen = models.from_nnx(lambda rngs: models.MLP(*shape, hidden, outputs, rngs=rngs, **options))
         transform = None
     splits = Splits(*((inputs.reshape(len(inputs), *shape), targets) for inputs, targets in data.splits))
+    if transform is None and not data.pixels:
+        splits = standardised(splits, 0)
+    if not data.classes:
+        if (targets == targets[:1]).all():
+            raise ConfigError(f"{where}: the targets of train are all equal; there is nothing to learn")
+        splits = standardised(splits, 1)
     return (classification if data.classes else regression)(chosen, splits, transform=transform, where=where)
 
 

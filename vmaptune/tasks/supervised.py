@@ -13,8 +13,16 @@ from vmaptune import models
 from vmaptune.data.splits import Splits
 from vmaptune.errors import ConfigError, did_you_mean
 from vmaptune.settings import Fraction, NonNegative, Usual, settings, with_settings
-from vmaptune.tasks.contract import Metrics, Task
-from vmaptune.tasks.fitting import check_functions, check_labels, check_targets, check_two_classes, computed, outputs_of
+from vmaptune.tasks.contract import Loss, Metrics, Task
+from vmaptune.tasks.fitting import (
+    check_functions,
+    check_labels,
+    check_targets,
+    check_transform,
+    check_two_classes,
+    computed,
+    outputs_of,
+)
 from vmaptune.tasks.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, LossOf, balanced
 from vmaptune.tasks.metrics import CLASSIFICATION_METRICS, REGRESSION_METRICS, Metric, MetricOf, absolute_errors, hits
 from vmaptune.tasks.regularisation import mixed, mixup_share, noisy, partners, transform_key
@@ -52,7 +60,8 @@ def classification(
 
     Raises:
         ConfigError: There is no such loss or metric, a function does not return what it should, a split is empty, ragged or
-            non-finite, labels and logits do not fit together, or a split holds a single class where the metric needs two.
+            non-finite, labels and logits do not fit together, or a split holds a single class: the training split, or any
+            where the metric needs two.
     """
     base = _loss(CLASSIFICATION_LOSSES, loss, where)
     name, chosen = _metric(CLASSIFICATION_METRICS, metric, direction, {"accuracy": "max", "loss": "min"}, where)
@@ -65,7 +74,15 @@ def classification(
     if "class_balance" in settings(base):
         raise ConfigError(f"{where}: the loss's setting 'class_balance' has the name of one of the task's; rename it")
     objective = balanced(base, np.asarray(splits.train[1]), classes)
-    return _supervised(model, splits, objective, "accuracy", hits, name, chosen, transform, where)
+    task = _supervised(model, splits, objective, "accuracy", hits, name, chosen, transform, where)
+
+    def remade(splits: Splits) -> Loss:
+        return classification(
+            model, splits, loss=loss, metric=metric, direction=direction, transform=transform, where=where
+        ).loss
+
+    task.loss.remade = remade  # type: ignore[attr-defined]
+    return task
 
 
 def regression(
@@ -188,6 +205,8 @@ def _supervised(
     def score(outputs: jax.Array, data: Any) -> Metrics:
         return {metric: chosen.of(outputs, data[1])}
 
+    if transform is not None:
+        check_transform(transform, splits.train[0], where)
     own, of_inputs = settings(objective), settings(transform) if transform else {}
     taken = {"input_noise", "mixup"}
     for whose, names in (("loss's", own), ("transform's", of_inputs), ("model's", settings(model.apply))):

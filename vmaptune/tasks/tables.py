@@ -10,7 +10,7 @@ import numpy as np
 from vmaptune import models
 from vmaptune.data import embedded
 from vmaptune.data.splits import Cut, Splits
-from vmaptune.data.tables import Kind, read_table
+from vmaptune.data.tables import Kind, rarest_class, read_table
 from vmaptune.errors import ConfigError
 from vmaptune.models.norm import Norm
 from vmaptune.settings import Count, Natural, Seed, Share
@@ -47,8 +47,8 @@ def table(
     """A CSV or Parquet table of your own, one column of which is predicted from the others.
 
     Columns are made inputs by what the training rows hold: numbers standardised, missing ones the median with an indicator
-    beside it, texts and booleans one input a category. The target of a regression is standardised too, so that rmse, mae and
-    the loss are in its standard deviations; r2 is what it would be anyway.
+    beside it, texts and booleans one input a category; a column that counts the rows is none. The target of a regression is
+    standardised too, so that rmse, mae and the loss are in its standard deviations; r2 is what it would be anyway.
 
     Args:
         path: A .csv, .tsv (gzipped too) or .parquet file; a relative path begins at the current folder.
@@ -61,7 +61,8 @@ def table(
         cut: How rows are drawn. auto: grouped if there is a group, by time if there is a time, stratified for classes of at
             least five rows each, else random.
         group: Column whose equal values stay in one part, such as a patient's number; no input itself.
-        time: Column that orders the rows: the oldest train, the newest test; no input itself.
+        time: Column that orders the rows: the oldest train, the newest test; no input itself. Rows of equal time stay in one
+            part.
         split_seed: Seed of the draw, apart from the run's seed.
         validation_path: A file of the same columns that is the validation split as it is.
         test_path: The same for test.
@@ -115,18 +116,13 @@ def table(
 def usual_metric(splits: Splits, classes: int) -> str:
     """What members are selected by if nobody said: accuracy, which tells little where a class is rare.
 
-    Where the rarest class has less than half of an even share of the training rows, it is roc_auc for two classes and
-    balanced_accuracy for more.
+    Where the rarest class that is there has less than half of an even share of the training rows, it is roc_auc for two
+    classes and balanced_accuracy for more.
     """
-    if rarest(splits, classes) >= 0.5 / classes:
+    labels = np.asarray(splits.train[1])
+    if rarest_class(labels)[1] / len(labels) >= 0.5 / len(np.unique(labels)):
         return "accuracy"
     return "roc_auc" if classes == 2 else "balanced_accuracy"
-
-
-def rarest(splits: Splits, classes: int) -> float:
-    """Share of the training rows that the rarest class has."""
-    labels = np.asarray(splits.train[1])
-    return min(np.bincount(labels, minlength=classes).tolist()) / len(labels)
 
 
 def breast_cancer(

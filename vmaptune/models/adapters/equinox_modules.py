@@ -29,12 +29,16 @@ def from_equinox(make: Callable[[jax.Array], Any]) -> Model:
         The pair of pure functions. `params` is a dict of arrays by dotted path, such as `layers.0.weight`.
 
     Raises:
-        ConfigError: Equinox is not installed, or the module cannot be built or holds a key.
+        ConfigError: Equinox is not installed, or the module cannot be built, is built already or holds a key.
 
     References:
         Kidger & Garcia, Equinox: neural networks in JAX via callable PyTrees, https://arxiv.org/abs/2111.00254
     """
     eqx = library("equinox", "equinox", "from_equinox")
+    # An `equinox.Partial` of a class is a module too, but has no arrays.
+    if isinstance(make, eqx.Module) and any(map(eqx.is_array, jax.tree.leaves(make))):
+        given = f"given: an instance of {type(make).__name__}"
+        raise ConfigError(f"from_equinox: expected a function of a key that builds the module, such as the class; {given}")
     make_both = eqx.nn.make_with_state(make)
     abstract, memory = attempt(
         lambda: eqx.filter_eval_shape(make_both, jax.random.key(0)), "from_equinox: the module cannot be built"

@@ -28,11 +28,14 @@ def from_nnx(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
         The pair of pure functions. `params` and `state` are nested dicts of arrays.
 
     Raises:
-        ConfigError: The module cannot be built.
+        ConfigError: The module cannot be built, or is built already.
 
     References:
         Flax NNX, https://flax.readthedocs.io
     """
+    if isinstance(make, nnx.Module):
+        given = f"given: an instance of {type(make).__name__}"
+        raise ConfigError(f"from_nnx: expected a function of rngs that builds the module, such as the class; {given}")
     abstract = attempt(lambda: nnx.eval_shape(lambda: make(nnx.Rngs(0))), "from_nnx: the module cannot be built")
     if not isinstance(abstract, nnx.Module):
         raise ConfigError(f"from_nnx: make must return a flax.nnx.Module; given: {type(abstract).__name__}")
