@@ -19,6 +19,8 @@ SCRIPTS = sorted(REQUIRED | set(EXPERIMENTS.glob("*.py")))
 CONFIGS = [None, *sorted(EXPERIMENTS.rglob("config.toml"))]  # None: the embedded default, the first of all examples
 TINY = ["population.size=4", "population.segment_steps=2", "population.generations=2", "plan.devices=0", "plan.chunk=0"]
 
+SMALLER = {"text": ["task.limit=8000", "task.width=8"]}  # what the size of the population does not make tiny
+
 
 def name(path):
     return str(path.relative_to(EXPERIMENTS)) if path else "default"
@@ -34,7 +36,7 @@ def test_a_config_resolves_as_it_stands_and_runs_tiny(path, tmp_path):
     whole, _ = load_config(path)
     assert whole.population.horizon > 4  # as it stands it is no tiny run
     trials = ["search.trials=4", "search.stop=none"] if "trials" in whole.search.values else []
-    config, task = load_config(path, [*TINY, *trials])
+    config, task = load_config(path, [*TINY, *trials, *SMALLER.get(whole.task.name, [])])
     result = tune(config, task=task, out=tmp_path / "run")
     assert result.status == "finished"
     assert len(result.history) == 4 * 2
