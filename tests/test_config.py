@@ -215,7 +215,8 @@ def test_canonical_json_is_strict_json_of_the_essence(blob_task):
 def test_the_essence_is_the_tree_but_for_where_and_how_often(blob_task):
     config, _ = resolve(BASE | {"plan": {"chunk": 2}, "checkpoint": {"every": 7}}, task=blob_task)
     left = {section: table for section, table in config.tree.items() if section not in ("plan", "checkpoint")}
-    assert config.essence == left | {"data": {"fraction": 1.0, "classes": []}}
+    init = {key: value for key, value in config.tree["init"].items() if key != "from"}
+    assert config.essence == left | {"data": {"fraction": 1.0, "classes": []}, "init": init}
     assert {"plan", "checkpoint"} <= set(config.tree)
 
 

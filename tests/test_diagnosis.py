@@ -55,7 +55,9 @@ def test_columns_that_teach_nothing_or_everything_are_named(splits, make, senten
     said = warnings_of(with_column(splits, make), NAMES)
     assert len(said) == 1
     assert said[0].startswith(sentence)
-    assert warnings_of(with_column(splits, make))[0].startswith(sentence.replace("'height'", "1"))
+    unnamed = warnings_of(with_column(splits, make))
+    assert "same value" in sentence or unnamed[0].startswith(sentence.replace("'height'", "1"))
+    assert "same value" not in sentence or unnamed == []  # it may be a pixel
 
 
 def test_a_column_that_almost_gives_the_target_away_is_let_be():
@@ -120,8 +122,8 @@ def test_a_large_file_is_looked_at_here_and_there_and_constants_are_checked_in_f
     inputs[1, 2] = 2.0  # between those that are sampled
     targets = rng.normal(size=5000).astype(np.float32)
     held = numbers()
-    said = warnings_of(Splits((np.load(path, mmap_mode="r"), targets), held.validation, held.test))
-    assert said == ["column 1 holds the same value in all training rows and can teach nothing: leave it out"]
+    said = warnings_of(Splits((np.load(path, mmap_mode="r"), targets), held.validation, held.test), "abcd")
+    assert said == ["column 'b' holds the same value in all training rows and can teach nothing: leave it out"]
     inputs[:, 1:3] = rng.normal(size=(5000, 2))
     inputs[:, 3] = targets
     assert warnings_of(Splits((inputs, targets), held.validation, held.test))[0].startswith("column 3 holds the target")

@@ -211,7 +211,7 @@ def test_another_seed_and_another_start_are_the_same_program(blob_task):
         config, _ = resolve(tree, task=blob_task)
         table = np.full((9, config.space.dimension), start, np.float32)
         generations = Generations(config, blob_task, Plan(2, 2), table)
-        arguments = generations._inputs, generations.begin(), jnp.int32(0), jnp.int32(1)
+        arguments = generations._feed(0), generations.begin(), jnp.int32(0), jnp.int32(1)
         return generations._program._jitted.lower(*arguments).as_text()
 
     assert program(0, 0.1) == program(1, 0.9)

@@ -324,7 +324,7 @@ def test_a_coarse_stage_is_followed_by_all_of_the_data(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VmaptuneWarning)
         found = refine(tmp_path / "r")
-    assert found.config.tree["data"] == {"fraction": 1.0, "classes": []}
+    assert found.config.tree["data"] == {"fraction": 1.0, "classes": [], "placement": "auto"}
     assert found.task.splits.size("train") == 1077
     assert [c[:3] for c in found.changes if c.name.startswith("data")] == [
         ("data.fraction", 0.5, 1.0),

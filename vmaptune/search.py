@@ -85,7 +85,7 @@ class Search:
         """What is known of the trials that were proposed f32[T, D]: a row a genotype, all its replicates together."""
         size = self._repeats.replicates
         value, step, ended = (a[: len(genotype) * size] for a in (self._value, self._step, self._ended))
-        whole: np.ndarray = ended.reshape(-1, size).all(axis=1)  # type: ignore[assignment]
+        whole = np.asarray(ended.reshape(-1, size).all(axis=1))
         newest = step.reshape(-1, size).max(axis=1)
         return Told(genotype, self._together(value, measured=step > 0), newest, whole, self._horizon)
 

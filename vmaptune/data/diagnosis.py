@@ -30,7 +30,7 @@ def warnings_of(splits: Splits, names: Sequence[str] = ()) -> list[str]:
     Args:
         splits: Parts of `(inputs, targets)`, arrays each; of other data nothing is said. Columns are looked at where inputs
             are [rows, features] and no tokens, classes where targets are integers [rows].
-        names: Of the features; default: their numbers.
+        names: Of the features; default: their numbers, and constant columns are not spoken of: they may be pixels.
     """
     if not all(_is_pair(part) for part in splits):
         return []
@@ -39,7 +39,7 @@ def warnings_of(splits: Splits, names: Sequence[str] = ()) -> list[str]:
     if inputs.ndim == 2 and not np.issubdtype(inputs.dtype, np.integer):
         named = [repr(name) for name in names] or [f"{i}" for i in range(inputs.shape[1])]
         constant = _constant(inputs)
-        if constant.any():
+        if constant.any() and names:  # of pixels, some are always black, and nobody would leave them out
             found.append(f"{_columns(named, constant)} the same value in all training rows and can teach nothing: leave it out")
         if len(inputs) >= _LEAST and targets.ndim == 1:
             copies = _giving_away(inputs, targets) & ~constant

@@ -88,8 +88,8 @@ def champions(
     order = np.lexsort((rows["slot"], rows["generation"], tie[sound], -merit[sound], rows["step"] < horizon))
     place = np.full(len(filled), len(filled))
     place[sound[order]] = np.arange(len(order))
-    generation = np.unique(filled["generation"], return_inverse=True)[1]
-    first = np.full(generation.max(initial=-1) + 1, len(filled))
+    generations, generation = np.unique(filled["generation"], return_inverse=True)
+    first = np.full(len(generations), len(filled))
     np.minimum.at(first, generation, place)
     values = np.append(rows[f"{judged}.{metric}"][order], np.nan)
     return values[np.minimum(np.minimum.accumulate(first), len(order))]
