@@ -191,8 +191,9 @@ def with_settings(fn: Callable[..., Any], *others: Callable[..., Any]) -> Callab
                 names.add(p.name)
         helps = _argument_lines(inspect.getdoc(other) or "") | helps
     fn.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
-    summary = (inspect.getdoc(fn) or "").partition("\n\nArgs:")[0]
-    fn.__doc__ = summary + "\n\nArgs:\n" + "\n".join(f"    {name}: {text}" for name, text in helps.items() if name in names)
+    summary, _, rest = (inspect.getdoc(fn) or "").partition("\n\nArgs:")
+    arguments = "\n".join(f"    {name}: {text}" for name, text in helps.items() if name in names)
+    fn.__doc__ = "\n\n".join([f"{summary}\n\nArgs:\n{arguments}", *rest.split("\n\n")[1:]])
     return fn
 
 

@@ -12,48 +12,11 @@ from vmaptune.data.arrays import Kind, load_arrays, standardised
 from vmaptune.data.images import load_images
 from vmaptune.data.splits import Splits
 from vmaptune.errors import ConfigError
-from vmaptune.models.cnn import Pooling
-from vmaptune.models.norm import Norm
 from vmaptune.settings import Count, Natural, Seed, Share, with_settings
 from vmaptune.tasks.augmentation import augmented
 from vmaptune.tasks.contract import Task
+from vmaptune.tasks.networks import cnn
 from vmaptune.tasks.supervised import classification, regression
-
-
-def _cnn(
-    shape: tuple[int, int, int],
-    outputs: int,
-    where: str,
-    *,
-    channels: tuple[Count, ...] = (16, 32),
-    kernel: Count = 3,
-    stride: Count = 1,
-    norm: Norm = "none",
-    pooling: Pooling = "max",
-    activation: models.Activation = "relu",
-    hidden: tuple[Count, ...] = (),
-) -> models.Model:
-    """A convolutional network.
-
-    Args:
-        shape: Height, width and channels of an image.
-        outputs: Numbers that it returns for an image.
-        where: What to call it in an error.
-        channels: Of each convolution, one or more.
-        kernel: Side of the convolutions' kernels, pixels.
-        stride: Pixels from one of their places to the next; 2 halves height and width.
-        norm: Before each activation. batch: over the batch (statistics are the member's own). layer: over each image.
-        pooling: Over 2x2 pixels after each convolution, which halves height and width; none leaves it out.
-        activation: After convolutions and hidden layers.
-        hidden: Width of each dense layer between the convolutions and the last.
-    """
-    if not channels:
-        raise ConfigError(f"{where}: channels: expected at least one width; given: []")
-    options: dict[str, Any] = {"kernel": kernel, "stride": stride, "norm": norm, "pooling": pooling, "activation": activation}
-    try:
-        return models.from_nnx(lambda rngs: models.CNN(shape, channels, outputs, hidden=hidden, rngs=rngs, **options))
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
 
 
 def digits_cnn(**network: Any) -> Task:
@@ -65,7 +28,7 @@ def digits_cnn(**network: Any) -> Task:
     where = "task digits_cnn"
     flat = embedded.digits()
     splits = Splits(*((inputs.reshape(-1, 8, 8, 1), labels) for inputs, labels in flat))
-    return classification(_cnn((8, 8, 1), 10, where, **network), splits, transform=augmented, where=where)
+    return classification(cnn((8, 8, 1), 10, where, **network), splits, transform=augmented, where=where)
 
 
 def images(  # noqa: D417 - the network documents its own
@@ -96,7 +59,7 @@ def images(  # noqa: D417 - the network documents its own
     shares = {"validation": validation, "test": test}
     data = load_images(path, **shares, seed=split_seed, limit=limit, size=size, where=where)
     shape = data.splits.train[0].shape[1:]
-    return classification(_cnn(shape, len(data.classes), where, **network), data.splits, transform=augmented, where=where)
+    return classification(cnn(shape, len(data.classes), where, **network), data.splits, transform=augmented, where=where)
 
 
 def arrays(  # noqa: D417 - the network documents its own
@@ -139,7 +102,7 @@ def arrays(  # noqa: D417 - the network documents its own
         raise ConfigError(f"{where}: a CNN needs x of shape (n, height, width, channels); given: {inputs.shape}")
     if model == "cnn" or (model == "auto" and len(shape) in (2, 3)):
         shape = (*shape, 1) if len(shape) == 2 else shape
-        chosen, transform = _cnn(shape, outputs, where, hidden=hidden, **network), augmented
+        chosen, transform = cnn(shape, outputs, where, hidden=hidden, **network), augmented
     else:
         shape = (int(np.prod(shape)),)
         options = {name: network[name] for name in ("norm", "activation") if name in network}
@@ -156,4 +119,4 @@ def arrays(  # noqa: D417 - the network documents its own
 
 
 for _builder in (digits_cnn, images, arrays):
-    with_settings(_builder, _cnn)
+    with_settings(_builder, cnn)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from vmaptune import models
 from vmaptune.data import embedded
 from vmaptune.data.splits import Cut, Splits
 from vmaptune.data.tables import Kind, rarest_class, read_table
 from vmaptune.errors import ConfigError
-from vmaptune.models.norm import Norm
-from vmaptune.settings import Count, Natural, Seed, Share
+from vmaptune.settings import Count, Seed, Share, with_settings
 from vmaptune.tasks.contract import Task
+from vmaptune.tasks.networks import mlp
 from vmaptune.tasks.supervised import classification, regression
 
 ClassMetric = Literal["accuracy", "balanced_accuracy", "f1", "roc_auc", "loss"]
 NumberMetric = Literal["rmse", "mae", "r2", "loss"]
 
 
-def table(
+def table(  # noqa: D417 - the network documents its own
     *,
     path: str,
     target: str,
@@ -37,12 +35,7 @@ def table(
     test_path: str = "",
     loss: Literal["auto", "cross_entropy", "binary_cross_entropy", "mse", "huber"] = "auto",
     metric: Literal["auto", "accuracy", "balanced_accuracy", "f1", "roc_auc", "rmse", "mae", "r2", "loss"] = "auto",
-    hidden: tuple[Count, ...] = (64, 64),
-    layers: Natural = 0,
-    units: Count = 64,
-    activation: models.Activation = "relu",
-    norm: Norm = "none",
-    residual: bool = False,
+    **network: Any,
 ) -> Task:
     """A CSV or Parquet table of your own, one column of which is predicted from the others.
 
@@ -69,12 +62,6 @@ def table(
         loss: What is paid in training; auto: cross_entropy or mse.
         metric: What members are selected by. auto: r2 for regression; accuracy for classes, unless the rarest has less than
             half of an even share of the training rows: then roc_auc if there are two, else balanced_accuracy.
-        hidden: Width of each hidden layer; none: a linear model.
-        layers: So many hidden layers of `units` each, in place of `hidden`; 0: as that says.
-        units: Width of each of those.
-        activation: Between layers.
-        norm: Before each activation: over the batch, over the layer, or none.
-        residual: Whether a hidden layer is added to its input, where both are as wide.
 
     Raises:
         ConfigError: The file or a column cannot be used, or the loss or the metric does not suit the target.
@@ -93,7 +80,7 @@ def table(
         validation_path=validation_path,
         test_path=test_path,
     )
-    widths, where = [units] * layers or hidden, "task table"
+    where = "task table"
     features, classes = len(read.features), len(read.classes)
     losses = ("cross_entropy", "binary_cross_entropy") if classes else ("mse", "huber")
     if loss not in ("auto", *losses):
@@ -102,7 +89,7 @@ def table(
     if metric not in ("auto", *metrics):
         raise ConfigError(f"task.metric: {_what(classes)} is measured by {', '.join(metrics)}; given: {metric!r}")
     outputs = classes if classes and loss != "binary_cross_entropy" else 1
-    network = _mlp(features, widths, outputs, activation, norm, residual)
+    network = mlp(features, outputs, **network)
     if classes:
         chosen = usual_metric(read.splits, classes) if metric == "auto" else metric
         objective = "cross_entropy" if loss == "auto" else loss
@@ -125,18 +112,15 @@ def usual_metric(splits: Splits, classes: int) -> str:
     return "roc_auc" if classes == 2 else "balanced_accuracy"
 
 
-def breast_cancer(
+def breast_cancer(  # noqa: D417 - the network documents its own
     *,
     validation: Share = 0.2,
     test: Share = 0.2,
     split_seed: Seed = 0,
     metric: ClassMetric = "roc_auc",
     hidden: tuple[Count, ...] = (32,),
-    layers: Natural = 0,
     units: Count = 32,
-    activation: models.Activation = "relu",
-    norm: Norm = "none",
-    residual: bool = False,
+    **network: Any,
 ) -> Task:
     """Breast cancer (scikit-learn, embedded): 569 tumours, benign (63 %) or malignant, by 30 measurements; cut by class.
 
@@ -146,21 +130,17 @@ def breast_cancer(
         split_seed: Seed of the cut, apart from the run's seed.
         metric: What members are selected by.
         hidden: Width of each hidden layer; none: a linear model.
-        layers: So many hidden layers of `units` each, in place of `hidden`; 0: as that says.
-        units: Width of each of those.
-        activation: Between layers.
-        norm: Before each activation: over the batch, over the layer, or none.
-        residual: Whether a hidden layer is added to its input, where both are as wide.
+        units: Width of each of `layers`.
 
     References:
         Street et al., Nuclear feature extraction for breast tumor diagnosis, SPIE 1905, 1993
     """
     splits = embedded.breast_cancer(validation=validation, test=test, seed=split_seed)
-    network = _mlp(30, [units] * layers or hidden, 2, activation, norm, residual)
+    network = mlp(30, 2, hidden=hidden, units=units, **network)
     return classification(network, splits, metric=metric, where="task breast_cancer")
 
 
-def diabetes(
+def diabetes(  # noqa: D417 - the network documents its own
     *,
     validation: Share = 0.2,
     test: Share = 0.2,
@@ -168,11 +148,8 @@ def diabetes(
     loss: Literal["mse", "huber"] = "mse",
     metric: NumberMetric = "r2",
     hidden: tuple[Count, ...] = (32,),
-    layers: Natural = 0,
     units: Count = 32,
-    activation: models.Activation = "relu",
-    norm: Norm = "none",
-    residual: bool = False,
+    **network: Any,
 ) -> Task:
     """Diabetes (scikit-learn, embedded): how far the disease went in a year, 442 patients, 10 measurements; a regression.
 
@@ -185,27 +162,19 @@ def diabetes(
         loss: What is paid in training.
         metric: What members are selected by.
         hidden: Width of each hidden layer; none: a linear model.
-        layers: So many hidden layers of `units` each, in place of `hidden`; 0: as that says.
-        units: Width of each of those.
-        activation: Between layers.
-        norm: Before each activation: over the batch, over the layer, or none.
-        residual: Whether a hidden layer is added to its input, where both are as wide.
+        units: Width of each of `layers`.
 
     References:
         Efron et al., Least Angle Regression, https://arxiv.org/abs/math/0406456
     """
     splits = embedded.diabetes(validation=validation, test=test, seed=split_seed)
-    network = _mlp(10, [units] * layers or hidden, 1, activation, norm, residual)
+    network = mlp(10, 1, hidden=hidden, units=units, **network)
     return regression(network, splits, loss=loss, metric=metric, where="task diabetes")
-
-
-def _mlp(
-    features: int, hidden: Sequence[int], outputs: int, activation: models.Activation, norm: Norm, residual: bool
-) -> models.Model:
-    return models.from_nnx(
-        lambda rngs: models.MLP(features, hidden, outputs, activation=activation, norm=norm, residual=residual, rngs=rngs)
-    )
 
 
 def _what(classes: int) -> str:
     return "a classification" if classes else "a regression"
+
+
+for _builder in (table, breast_cancer, diabetes):
+    with_settings(_builder, mlp)
