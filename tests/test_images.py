@@ -208,7 +208,7 @@ def test_the_tasks_of_images_take_the_networks_settings(tmp_path):
 
 
 def test_the_experiment_with_fashion_mnist_resolves(tmp_path):
-    path = Path(__file__).parent.parent / "experiments" / "fashion_mnist" / "fashion_mnist.toml"
+    path = Path(__file__).parent.parent / "experiments" / "fashion_mnist" / "config.toml"
     mnist(tmp_path, n=80, side=28)
     config, task = load_config(path, [f"task.path='{tmp_path}'"])
     assert {"task.dropout", "optimizer.learning_rate"} < {*config.recipe(task).space.axes}

@@ -3,20 +3,19 @@
 python run.py [SEEDS]
 """
 
-import csv
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from ngrams import bits_per_character
 
-import vmaptune as vt
 from vmaptune.data.text import UNKNOWN, read_text
 from vmaptune.toml import load_config
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent))
+from seeds import winners, write  # noqa: E402
+
 SEEDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 
 
@@ -31,35 +30,17 @@ def parts(settings):
     return np.searchsorted(known, train) + 1, held, len(known) + 1
 
 
-def show(row):
-    print(row, flush=True)
-    return row
+def rows():
+    """Every n-gram, and the winner of each seed."""
+    config, _ = load_config(HERE / "config.toml", [])
+    train, validation, size = parts(config.task.values)
+    for kind in ("kneser_ney", "witten_bell"):
+        for n in range(1, 7):
+            bits = bits_per_character(train, validation, size, n, kind)
+            yield {"what": kind, "n": n, "seed": "", "bits": float(bits), "seconds": ""}
+    for seed, _, result, seconds in winners(HERE / "config.toml", SEEDS):
+        bits = result.best.validation["bits_per_character"]
+        yield {"what": config.task.values["model"], "n": "", "seed": seed, "bits": bits, "seconds": seconds}
 
 
-config, _ = load_config(HERE / "config.toml", [])
-train, validation, size = parts(config.task.values)
-rows = [
-    show(
-        {
-            "what": kind,
-            "n": n,
-            "seed": "",
-            "bits": round(bits_per_character(train, validation, size, n, kind), 4),
-            "seconds": "",
-        }
-    )
-    for kind in ("kneser_ney", "witten_bell")
-    for n in range(1, 7)
-]
-for seed in range(SEEDS):
-    config, task = load_config(HERE / "config.toml", [], seed=seed)
-    with tempfile.TemporaryDirectory() as folder:
-        begun = time.perf_counter()
-        best = vt.tune(config, task=task, out=f"{folder}/run").best
-        seconds = round(time.perf_counter() - begun)
-    bits = round(float(best.validation["bits_per_character"]), 4)
-    rows.append(show({"what": config.task.values["model"], "n": "", "seed": seed, "bits": bits, "seconds": seconds}))
-with (HERE / "results.csv").open("w", newline="") as file:
-    writer = csv.DictWriter(file, rows[0])
-    writer.writeheader()
-    writer.writerows(rows)
+write(HERE / "results.csv", rows())

@@ -89,14 +89,14 @@ def table(  # noqa: D417 - the network documents its own
     if metric not in ("auto", *metrics):
         raise ConfigError(f"task.metric: {_what(classes)} is measured by {', '.join(metrics)}; given: {metric!r}")
     outputs = classes if classes and loss != "binary_cross_entropy" else 1
-    network = mlp(features, outputs, **network)
+    model = mlp(features, outputs, **network)
     if classes:
         chosen = usual_metric(read.splits, classes) if metric == "auto" else metric
         objective = "cross_entropy" if loss == "auto" else loss
-        task = classification(network, read.splits, loss=objective, metric=chosen, where=where)  # type: ignore[arg-type]
+        task = classification(model, read.splits, loss=objective, metric=chosen, where=where)  # type: ignore[arg-type]
         return task._replace(features=read.features)
     chosen, objective = "r2" if metric == "auto" else metric, "mse" if loss == "auto" else loss
-    task = regression(network, read.splits, loss=objective, metric=chosen, where=where)  # type: ignore[arg-type]
+    task = regression(model, read.splits, loss=objective, metric=chosen, where=where)  # type: ignore[arg-type]
     return task._replace(features=read.features)
 
 
@@ -136,8 +136,8 @@ def breast_cancer(  # noqa: D417 - the network documents its own
         Street et al., Nuclear feature extraction for breast tumor diagnosis, SPIE 1905, 1993
     """
     splits = embedded.breast_cancer(validation=validation, test=test, seed=split_seed)
-    network = mlp(30, 2, hidden=hidden, units=units, **network)
-    return classification(network, splits, metric=metric, where="task breast_cancer")
+    model = mlp(30, 2, hidden=hidden, units=units, **network)
+    return classification(model, splits, metric=metric, where="task breast_cancer")
 
 
 def diabetes(  # noqa: D417 - the network documents its own
@@ -168,8 +168,8 @@ def diabetes(  # noqa: D417 - the network documents its own
         Efron et al., Least Angle Regression, https://arxiv.org/abs/math/0406456
     """
     splits = embedded.diabetes(validation=validation, test=test, seed=split_seed)
-    network = mlp(10, 1, hidden=hidden, units=units, **network)
-    return regression(network, splits, loss=loss, metric=metric, where="task diabetes")
+    model = mlp(10, 1, hidden=hidden, units=units, **network)
+    return regression(model, splits, loss=loss, metric=metric, where="task diabetes")
 
 
 def _what(classes: int) -> str:
