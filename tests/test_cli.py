@@ -27,6 +27,7 @@ from vmaptune.optimizers import OPTIMIZERS
 from vmaptune.schedules import SCHEDULES
 from vmaptune.selectors import SELECTORS
 from vmaptune.settings import settings
+from vmaptune.sinks import SINKS
 from vmaptune.stoppers import STOPPERS
 from vmaptune.store.folder import RunFolder
 from vmaptune.store.reading import read_events, read_history, read_run
@@ -34,7 +35,14 @@ from vmaptune.tasks import TASKS
 from vmaptune.toml import load_config
 
 COMMANDS = main.list_commands(None)
-TABLES = {"optimizers": OPTIMIZERS, "schedules": SCHEDULES, "tasks": TASKS, "selectors": SELECTORS, "stoppers": STOPPERS}
+TABLES = {
+    "optimizers": OPTIMIZERS,
+    "schedules": SCHEDULES,
+    "tasks": TASKS,
+    "selectors": SELECTORS,
+    "stoppers": STOPPERS,
+    "sinks": SINKS,
+}
 GENERATION = re.compile(
     r"generation +(\d+)/(\d+)  accuracy best \d\.\d{4}  median \d\.\d{4}  failed \d+  [\d,]+ member-steps/s(  \d+ s left)?"
 )
@@ -297,7 +305,7 @@ def test_list_json_holds_what_the_code_declares(table):
         for s in row["settings"]:
             assert set(s) == {"name", "type", "default", "axis", "meaning"}
             assert s["type"] == declared[s["name"]].type_name
-            assert s["axis"] == (table not in ("selectors", "stoppers") and declared[s["name"]].traced)
+            assert s["axis"] == (table not in ("selectors", "stoppers", "sinks") and declared[s["name"]].traced)
             assert s["meaning"]
 
 

@@ -101,6 +101,7 @@ def test_an_empty_tree_is_all_defaults(blob_task):
             "unroll": 0,
             "generations_per_dispatch": 0,
         },
+        "sinks": {},
     }
     usual = {"learning_rate": 1e-3, "weight_decay": 0.0, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "clip_norm": math.inf}
     off = {"nesterov": False, "l1": 0.0, "accumulate": 1.0, "average": 0.0}
@@ -214,10 +215,10 @@ def test_canonical_json_is_strict_json_of_the_essence(blob_task):
 
 def test_the_essence_is_the_tree_but_for_where_and_how_often(blob_task):
     config, _ = resolve(BASE | {"plan": {"chunk": 2}, "checkpoint": {"every": 7}}, task=blob_task)
-    left = {section: table for section, table in config.tree.items() if section not in ("plan", "checkpoint")}
+    left = {section: table for section, table in config.tree.items() if section not in ("plan", "checkpoint", "sinks")}
     init = {key: value for key, value in config.tree["init"].items() if key != "from"}
     assert config.essence == left | {"data": {"fraction": 1.0, "classes": []}, "init": init}
-    assert {"plan", "checkpoint"} <= set(config.tree)
+    assert {"plan", "checkpoint", "sinks"} <= set(config.tree)
 
 
 def test_the_order_of_keys_does_not_count(blob_task):
@@ -485,7 +486,7 @@ def test_differences_are_one_line_a_setting(blob_task):
 
 SECTIONS = (
     "batch, checkpoint, data, fitness, groups, init, optimizer, plan, plateau, population, precision, schedule, search, seed, "
-    "task"
+    "sinks, task"
 )
 REGULARISERS = ["class_balance", "dropout", "input_noise", "label_smoothing", "mixup"]  # of classification, and a model's
 SGD = sorted(settings(OPTIMIZERS["sgd"]))

@@ -2,6 +2,7 @@ import copy
 import json
 import math
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -148,7 +149,7 @@ OVERRIDES = [
     (["optimizer.learning_rate=1e-3"], {"optimizer": TREE["optimizer"] | {"learning_rate": 1e-3}}),
     (["task.hidden=[8, 8]"], {"task": {"hidden": [8, 8]}}),
     (["task.name=my.tasks:build"], {"task": {"name": "my.tasks:build"}}),
-    (["task.name=./my-tasks/file_1.py:build"], {"task": {"name": "./my-tasks/file_1.py:build"}}),
+    (["task.name=./my-tasks/file_1.py:build"], {"task": {"name": f"{Path.cwd()}/my-tasks/file_1.py:build"}}),
     (['task.name="a b = c"'], {"task": {"name": "a b = c"}}),
     (["init.freeze=hidden.*"], {"init": {"freeze": "hidden.*"}}),
     (["groups.head.match=head.*"], {"groups": {"head": {"match": "head.*"}}}),

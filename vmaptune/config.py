@@ -55,7 +55,9 @@ from vmaptune.sections import (
     Repeats,
     as_table,
     bound,
+    essence_of,
     fixed,
+    sink_tables,
 )
 from vmaptune.selectors import SELECTORS, TRIAL_METHODS, Selector, replicated, stopped_by
 from vmaptune.settings import Seed, Setting, convert, settings
@@ -67,7 +69,7 @@ from vmaptune.tasks import Task, check_task, find_task
 FROM_PYTHON = "(from Python)"  # stands as task.name when a Task object was passed to tune()
 SECTIONS = (
     *("seed", "task", "data", "init", "batch", "optimizer", "groups", "schedule", "plateau"),
-    *("precision", "population", "fitness", "search", "checkpoint", "plan"),
+    *("precision", "population", "fitness", "search", "checkpoint", "plan", "sinks"),
 )
 
 
@@ -94,6 +96,7 @@ class RunConfig:
     budget: Budget
     checkpoint: Checkpoint
     plan: Layout
+    sinks: dict[str, Tree]
 
     @cached_property
     def tree(self) -> Tree:
@@ -123,6 +126,7 @@ class RunConfig:
             },
             "checkpoint": asdict(self.checkpoint),
             "plan": asdict(self.plan),
+            "sinks": self.sinks,
         }
 
     @property
@@ -261,14 +265,8 @@ class RunConfig:
             budget=Budget(),
             checkpoint=self.checkpoint,
             plan=Layout(),
+            sinks={},
         )
-
-
-def essence_of(tree: Mapping[str, Any]) -> Tree:
-    """What of a whole config must stay while a run goes on; see `RunConfig.essence`."""
-    essence = {section: table for section, table in tree.items() if section not in ("plan", "checkpoint")}
-    places = {"data": "placement", "init": "from"}  # what the data and the weights are is known by their content
-    return essence | {at: {k: v for k, v in tree.get(at, {}).items() if k != place} for at, place in places.items()}
 
 
 def resolve(tree: Mapping[str, Any], *, task: Task | None = None, source: str = "config") -> tuple[RunConfig, Task]:
@@ -333,6 +331,7 @@ def _resolve(tree: Mapping[str, Any], task: Task | None) -> tuple[RunConfig, Tas
         budget=bound(Budget, table_of(search, "budget", "search."), "search.budget"),
         checkpoint=fixed(Checkpoint, tree, "checkpoint"),
         plan=fixed(Layout, tree, "plan"),
+        sinks=sink_tables(table_of(tree, "sinks")),
     )
     check_task(task, where=f"task {task_choice.name}")
     _check(config, task)

@@ -39,18 +39,19 @@ from vmaptune.population import Member, Status
 from vmaptune.programs import CompileLog
 from vmaptune.result import Best, Result
 from vmaptune.search import Search
+from vmaptune.sinks import Listeners, choose_sinks
 from vmaptune.spread import spread
 from vmaptune.store.checkpoints import Checkpoints
 from vmaptune.store.folder import RunFolder
 from vmaptune.store.history import History, is_begun
 from vmaptune.store.keeper import Keeper
+from vmaptune.store.ledger import read_test
 from vmaptune.store.reading import HistoryArray, read_generation, read_history, read_lineage, read_run
 from vmaptune.store.record import Record, Sink
 from vmaptune.store.start import read_start
 from vmaptune.tasks import OF_FILES, TASKS, Task
 from vmaptune.toml import load_config, read_toml
-from vmaptune.train import make_evaluate
-from vmaptune.winner import shortest, write_winner
+from vmaptune.winner import shortest, test_metrics, write_winner
 
 
 def tune(
@@ -75,11 +76,12 @@ def tune(
         start: Hyperparameter sets to train: numbers by the name of each axis, a row a trial, in the order of their trials;
             kept in the run folder. Trials beyond them are the search method's. Default: all are.
         resume: Go on with the run in `out`, if there is one; it must have been begun with the same config, but for
-            `[plan]` and `[checkpoint]`.
+            `[plan]`, `[checkpoint]` and `[sinks]`.
         until: Stop after so many generations, as if told to: to go on, or not, when others have come as far.
         conclude: False: leave the test split unread when the run is finished, until it is called again with True: where
             several runs are compared, and only the best of them is to be tested.
-        sinks: Told of every generation, besides the history.
+        sinks: Told of every generation, besides the history and the sinks of the config; see `Sink`. One that fails is
+            switched off with a warning.
         should_stop: Asked after every dispatch; True ends the run there, checkpointed, with status "interrupted".
 
     Returns:
@@ -96,9 +98,10 @@ def tune(
     use_compilation_cache()
     with ExitStack() as stack:
         log = stack.enter_context(CompileLog())
-        for sink in sinks:
-            stack.callback(sink.close)
+        listeners = Listeners(sinks)
+        stack.callback(listeners.close)
         config, task = _resolve(config, task)
+        chosen = choose_sinks(config.sinks)
         if until is not None and until < 1:
             raise ConfigError(f"until: expected at least one generation; given: {until}")
         if len(set(texts(config.run_id))) > 1:
@@ -113,11 +116,14 @@ def tune(
         if start is not None:
             encode(start)  # refused before anything is made
         folder, history = open_run(config, task, plan, out, start=start, resume=resume, stack=stack)
+        if history:
+            listeners.attach(folder, history, chosen)
+            stack.callback(listeners.close)  # while the history can still be told that one has failed
         # A run that goes on keeps to what its folder says, whatever is given.
         encoded = encode(read_start(folder.start)) if folder.start.is_file() else None
         checkpoints = Checkpoints(folder.checkpoints)
         stack.callback(checkpoints.close)
-        run = _Run(config, task, encoded, folder, history, checkpoints, sinks, until, should_stop, log, started, seconds)
+        run = _Run(config, task, encoded, folder, history, checkpoints, listeners, until, should_stop, log, started, seconds)
         while True:
             try:
                 state, status = _train(run, plan)
@@ -153,7 +159,7 @@ class _Run(NamedTuple):
     folder: RunFolder
     history: History | None
     checkpoints: Checkpoints
-    sinks: Sequence[Sink]
+    listeners: Listeners
     until: int | None
     should_stop: Callable[[], bool]
     log: CompileLog
@@ -167,7 +173,7 @@ def _train(run: _Run, plan: Plan) -> tuple[State, str]:
     total = config.total_generations if run.until is None else min(run.until, config.total_generations)
     generations, done, state = _newest(run, plan)
     search = Search(config, run.folder.history if done >= 0 else None)
-    sinks = (run.history, *run.sinks) if run.history else ()
+    sinks = (run.history, *run.listeners) if run.history else ()
     keeper = Keeper(run.history, sinks, run.checkpoints, every=config.checkpoint.every, done=done)
     pace = Pace(config.plan.generations_per_dispatch, generations.capacity)
     first, stopped = done + 1, False
@@ -307,7 +313,7 @@ def _finish(run: _Run, state: State, status: str, *, conclude: bool) -> Result:
     history = read_history(run.folder.history)
     best = _best(run, champion, history)
     if run.history and status == "finished" and conclude:
-        best = _conclude(run, best, champion.member)
+        best = _conclude(run, run.history, best, champion.member)
     steps = run.config.population.segment_steps + run.config.lookahead.steps
     result = Result(
         run=run.folder.path,
@@ -322,7 +328,8 @@ def _finish(run: _Run, state: State, status: str, *, conclude: bool) -> Result:
     )
     if run.history:
         facts = result.as_json()
-        run.history.end(status, {k: facts[k] for k in ("best", "test", "member_steps")})
+        run.history.end(status, {k: facts[k] for k in ("best", "test", "member_steps", "seconds", "compilations")})
+        run.listeners.finish(facts)
         run.history.settle()
     agreed(0)  # the test result is written
     test = (read_run(run.folder)["result"] or {}).get("test")
@@ -360,12 +367,11 @@ def _best(run: _Run, champion: Champion, history: HistoryArray) -> Best:
     )
 
 
-def _conclude(run: _Run, best: Best, member: Member) -> Best:
+def _conclude(run: _Run, history: History, best: Best, member: Member) -> Best:
     """Reads the test split, unless that was done before, and writes the winner's files."""
     folder, metric = run.folder, run.task.metric
-    before = read_run(folder)["result"] or {}
-    same = before.get("best", {}).get("trial") == best.trial and before["best"]["generation"] == best.generation
-    test = (before.get("test") if same else None) or _read_test(run.task, member)
+    subject = {"what": "best", "trial": best.trial, "generation": best.generation}
+    test = read_test(history, folder.history, subject, lambda: test_metrics(run.task, member))
     lineage = read_lineage(folder.history, best.trial, best.generation)
     header = (
         f"The best member of {folder.path} (trial {best.trial}, after generation {best.generation + 1}): "
@@ -373,9 +379,3 @@ def _conclude(run: _Run, best: Best, member: Member) -> Best:
     )
     write_winner(folder, run.config, run.task, best.params, best.model_state, best.hyperparameters, lineage, header)
     return replace(best, test=test)
-
-
-def _read_test(task: Task, member: Member) -> dict[str, float]:
-    evaluate = make_evaluate(task, split="test", plan=Plan(devices=1, chunk=1))
-    alone = jax.tree.map(lambda leaf: np.asarray(leaf)[None], member)
-    return {name: shortest(value[0]) for name, value in jax.device_get(evaluate(alone)).items()}

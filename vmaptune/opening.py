@@ -17,12 +17,13 @@ from typing import Any
 import jax
 
 from vmaptune.choices import differences
-from vmaptune.config import FROM_PYTHON, RunConfig, essence_of
+from vmaptune.config import FROM_PYTHON, RunConfig
 from vmaptune.data.digest import digest
 from vmaptune.distributed import is_main, texts, together
 from vmaptune.errors import AllMembersFailed, StoreError, warn
 from vmaptune.generation import columns
 from vmaptune.plan import Plan
+from vmaptune.sections import essence_of
 from vmaptune.store.folder import RunFolder, new_folder, write_text
 from vmaptune.store.history import History, is_begun
 from vmaptune.store.reading import read_digest, read_run

@@ -12,11 +12,12 @@ import msgspec
 from vmaptune.anneal import Shape
 from vmaptune.choices import bind, table_of
 from vmaptune.data.batching import Balance, Order
+from vmaptune.errors import ConfigError
 from vmaptune.feed import Placement
 from vmaptune.finetuning import Patterns
 from vmaptune.precision import Compute, Matmul
 from vmaptune.selectors import Aggregate
-from vmaptune.settings import Count, Natural, NonNegative, Setting, settings
+from vmaptune.settings import Count, Natural, NonNegative, Setting, settings, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,3 +225,18 @@ def as_table(section: Any) -> dict[str, Any]:
     """A section as TOML values, by their keys there."""
     values = {key.removesuffix("_"): value for key, value in asdict(section).items()}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def sink_tables(tables: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings of each sink by its name: `vmaptune.sinks`, which stands below configs, knows what they may be."""
+    for name, table in tables.items():
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"sinks.{name}: expected a table, [sinks.{name}]; given: {show(table)}")
+    return {name: dict(table) for name, table in tables.items()}
+
+
+def essence_of(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a whole config must stay while a run goes on; see `RunConfig.essence`."""
+    essence = {section: table for section, table in tree.items() if section not in ("plan", "checkpoint", "sinks")}
+    places = {"data": "placement", "init": "from"}  # what the data and the weights are is known by their content
+    return essence | {at: {k: v for k, v in tree.get(at, {}).items() if k != place} for at, place in places.items()}

@@ -37,6 +37,10 @@ _GROUPS = (
     "Groups of parameters that train at learning rates of their own, each a table such as [groups.head], with "
     'match = "head.*" and learning_rate = 0.1, which multiplies the learning rate.'
 )
+_SINKS = (
+    "Where results go besides the history, each a table such as [sinks.tensorboard]; `vmaptune list` names them. They change "
+    "no result, so a run can go on with others."
+)
 _ALWAYS = {"search": ("replicates", "aggregate", "stop", "budget")}  # what is kept when another row is named
 
 
@@ -79,25 +83,25 @@ def load_tree(path: str | Path | None = None, assignments: Iterable[str] = (), *
     Raises:
         ConfigError: It cannot be read.
     """
-    tree = default_tree() if path is None else _with_weights_located(read_toml(path), Path(path).parent)
+    tree = default_tree() if path is None else _with_files_located(read_toml(path), Path(path).parent)
     tree = override(tree, assignments)
-    tree = tree if seed is None else tree | {"seed": seed}
-    section = tree.get("task")
-    if path is not None and isinstance(section, Mapping) and "name" in section:
-        tree = tree | {"task": dict(section) | {"name": _located(section["name"], Path(path).parent)}}
+    return tree if seed is None else tree | {"seed": seed}
+
+
+def _with_files_located(tree: Tree, folder: Path) -> Tree:
+    """A config's task, weights and sinks are named from where it lies, those of `--set` from the current folder."""
+    task, init, sinks = (tree.get(section) for section in ("task", "init", "sinks"))
+    if isinstance(task, Mapping) and "name" in task:
+        tree = tree | {"task": dict(task) | {"name": _located(task["name"], folder)}}
+    if isinstance(init, Mapping) and isinstance(init.get("from"), str) and init["from"]:
+        tree = tree | {"init": dict(init) | {"from": located(init["from"], folder)}}
+    if isinstance(sinks, Mapping):
+        tree = tree | {"sinks": {_located(name, folder): table for name, table in sinks.items()}}
     return tree
 
 
-def _with_weights_located(tree: Tree, folder: Path) -> Tree:
-    """A file's weights are named from where it lies, those of `--set` from the current folder."""
-    init = tree.get("init")
-    if not isinstance(init, Mapping) or not isinstance(init.get("from"), str) or not init["from"]:
-        return tree
-    return tree | {"init": dict(init) | {"from": located(init["from"], folder)}}
-
-
 def _located(name: Any, folder: Path) -> Any:
-    """A task's file is named from where its config lies."""
+    """A task's or a sink's file is named from where its config lies."""
     if isinstance(name, Mapping) and isinstance(name.get("choices"), list):
         return dict(name) | {"choices": [_located(choice, folder) for choice in name["choices"]]}
     file, _, function = str(name).rpartition(":")
@@ -116,7 +120,7 @@ def override(tree: Tree, assignments: Iterable[str]) -> Tree:
     given: Tree = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
-        path = [part.strip() for part in key.split(".")]
+        path = _path(key)
         if not equals or not all(path):
             raise ConfigError(f"--set: expected key=value, such as optimizer.b1=0.95; given: {assignment!r}")
         node = given
@@ -125,7 +129,21 @@ def override(tree: Tree, assignments: Iterable[str]) -> Tree:
             if not isinstance(node, dict):
                 raise ConfigError(f"--set {key}: {part} was given a value already, so nothing can stand below it")
         node[path[-1]] = _toml_value(text.strip(), key)
+    given = _with_files_located(given, Path())
     return {**tree, **{section: _merge(section, tree.get(section), value) for section, value in given.items()}}
+
+
+def _path(key: str) -> list[str]:
+    """A dotted name's parts; a dot within quotes parts nothing: `sinks."best.py:Best".name`."""
+    path: list[str] = []
+    try:
+        node: Any = tomllib.loads(f"{key} = 0") if '"' in key else 0
+        while isinstance(node, dict):
+            ((part, node),) = node.items()
+            path.append(part)
+    except (tomllib.TOMLDecodeError, ValueError):  # ValueError: more than one assignment
+        path = []
+    return path or [part.strip() for part in key.split(".")]
 
 
 def _toml_value(text: str, key: str) -> Any:
@@ -215,6 +233,8 @@ def to_toml(config: RunConfig, task: Task, *, header: str = "") -> str:
             blocks += _schedule_sections("schedule", {k: v for k, v in table.items() if k not in nested})
             for target, sub in nested.items():
                 blocks += _schedule_sections(f"schedule.{target}", sub)
+        elif section == "sinks":
+            blocks += [_section(section, {}, _SINKS, {}), *(_sink(name, settings_) for name, settings_ in table.items())]
         else:
             below = {f"{section}.{k}": v for k, v in table.items() if f"{section}.{k}" in known}
             blocks.append(_section(section, {k: v for k, v in table.items() if f"{section}.{k}" not in below}, *known[section]))
@@ -233,6 +253,13 @@ def _schedule_sections(name: str, table: Mapping[str, Any]) -> list[str]:
         row = SCHEDULES[family]
         sections.append(_comment(_summary(row)) + _section(f"{name}.{family}", table[family], "", settings(row)))
     return sections
+
+
+def _sink(name: str, table: Mapping[str, Any]) -> str:
+    """A sink's section; what its settings mean is known to `vmaptune.sinks` alone."""
+    import tomlkit
+
+    return f"[sinks.{tomlkit.key(name).as_string()}]\n" + "".join(f"{key} = {_value(value)}\n" for key, value in table.items())
 
 
 def _row(table: Mapping[str, Any], name: str) -> tuple[str, dict[str, Setting]]:

@@ -12,6 +12,7 @@ from vmaptune.optimizers import OPTIMIZERS
 from vmaptune.schedules import SCHEDULES
 from vmaptune.selectors import SELECTORS
 from vmaptune.settings import settings
+from vmaptune.sinks import SINKS
 from vmaptune.stoppers import STOPPERS
 from vmaptune.tasks import TASKS
 
@@ -21,6 +22,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "tasks": dict(TASKS),
     "selectors": dict(SELECTORS),
     "stoppers": dict(STOPPERS),
+    "sinks": dict(SINKS),
 }
 
 
@@ -44,7 +46,7 @@ def _entry(table: str, name: str, function: Callable[..., Any]) -> dict[str, Any
                 "name": s.name,
                 "type": s.type_name,
                 "default": None if s.required else _plain(s.default),
-                "axis": s.traced and table not in ("selectors", "stoppers"),
+                "axis": s.traced and table not in ("selectors", "stoppers", "sinks"),
                 "meaning": s.help,
             }
             for s in known.values()

@@ -33,17 +33,21 @@ def command(config: str | None, assignments: tuple[str, ...], timed: bool, as_js
     """
     from vmaptune.analysis.footprint import footprint
     from vmaptune.cache import use_compilation_cache
+    from vmaptune.choices import table_of
     from vmaptune.cli.cohorts import check_cohorts
     from vmaptune.cli.output import print_json, print_table
     from vmaptune.cohorts import load_cohorts
     from vmaptune.config import resolve
     from vmaptune.plan import prepare_backend
+    from vmaptune.sections import sink_tables
+    from vmaptune.sinks import choose_sinks
     from vmaptune.toml import to_toml
 
     prepare_backend()
     use_compilation_cache()
     source = str(config or "default config")
     tree, cohorts = load_cohorts(config, assignments)
+    choose_sinks(sink_tables(table_of(tree, "sinks")))
     if len(cohorts) > 1:
         check_cohorts(tree, cohorts, source, timed=timed, as_json=as_json)
         return

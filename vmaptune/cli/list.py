@@ -6,7 +6,7 @@ import click
 
 from vmaptune.cli import options
 
-_TABLES = ("optimizers", "schedules", "tasks", "selectors", "stoppers")
+_TABLES = ("optimizers", "schedules", "tasks", "selectors", "stoppers", "sinks")
 
 
 @click.command("list")
@@ -14,6 +14,9 @@ _TABLES = ("optimizers", "schedules", "tasks", "selectors", "stoppers")
 @options.json_option
 def command(table: str | None, as_json: bool) -> None:
     """Print the names a config may use, their settings, and where they come from.
+
+    All of them, or those of TABLE. "may be an axis" marks the settings that can differ from member to member, and be searched
+    without another compilation; choices of the others open cohorts.
 
     \b
     vmaptune list

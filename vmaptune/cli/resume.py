@@ -19,7 +19,7 @@ def command(run: str, assignments: tuple[str, ...], distributed: bool | None, qu
     """Go on with a run that was stopped or killed.
 
     RUN is its folder. It ends with the same population, history and winner as if it had never stopped (same device, same
-    version). A finished run only prints its result again. Only [plan] and [checkpoint] may be set anew. A folder
+    version). A finished run only prints its result again. Only [plan], [checkpoint] and [sinks] may be set anew. A folder
     of cohorts is resumed as a whole.
 
     \b

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from types import FrameType
@@ -28,6 +29,14 @@ _STARTED = time.perf_counter()
 )
 @click.option("--target", metavar="COLUMN", help="With --data: the column of a table to predict.")
 @options.set_option
+@click.option(
+    "--sink",
+    "sinks",
+    multiple=True,
+    metavar="NAME",
+    help="Also write results to tensorboard, mlflow, wandb, csv, parquet, or FILE.py:CLASS of your own; "
+    "settings: [sinks.NAME] in the config. May be repeated.",
+)
 @click.option("--out", type=click.Path(file_okay=False), help="The run folder; default: a new one below runs/.")
 @options.seed_option
 @click.option(
@@ -43,6 +52,7 @@ def command(
     data: str | None,
     target: str | None,
     assignments: tuple[str, ...],
+    sinks: tuple[str, ...],
     out: str | None,
     seed: int | None,
     resume: bool,
@@ -60,11 +70,12 @@ def command(
     vmaptune run
     vmaptune run my.toml --out runs/first --seed 1
     vmaptune run --data my.csv --target price
+    vmaptune run my.toml --sink tensorboard --sink mlflow
     vmaptune run --set search.method=random --set population.size=128 --json
     """
     execute(
         config,
-        assignments,
+        (*assignments, *(f"sinks.{json.dumps(name)}={{}}" for name in sinks)),
         data=data,
         target=target,
         out=out,

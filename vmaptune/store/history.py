@@ -128,12 +128,12 @@ class History:
         """
         db = sqlite3.connect(path, isolation_level=None)
         db.execute("PRAGMA journal_mode = WAL")
-        quoted = ", ".join(f'"{name}" REAL' for name in columns)
+        own = ", ".join(f"{quoted(name)} REAL" for name in columns)
         fixed = "generation INTEGER, slot INTEGER, trial INTEGER, step INTEGER, status INTEGER, parent INTEGER, fitness REAL"
         db.execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA.split(";"):
             db.execute(statement)
-        db.execute(f"CREATE TABLE record ({fixed}{', ' + quoted if quoted else ''}, PRIMARY KEY (generation, slot))")
+        db.execute(f"CREATE TABLE record ({fixed}{', ' + own if own else ''}, PRIMARY KEY (generation, slot))")
         row = {"status": "running", "created": now(), **run}
         row |= {key: json.dumps(row[key]) for key in ("config", "environment")}
         db.execute(f"INSERT INTO run ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
@@ -238,6 +238,11 @@ class History:
     def close(self) -> None:
         """Closes the file."""
         self._db.close()
+
+
+def quoted(name: str) -> str:
+    """A column's name as SQL has it."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _values(column: np.ndarray) -> list[Any]:

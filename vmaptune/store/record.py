@@ -44,7 +44,16 @@ class Record:
 
 
 class Sink(Protocol):
-    """Anything that wants to hear of each generation: the history, a progress bar, a tracker."""
+    """Anything that wants to hear of each generation: the history, a progress bar, a tracker.
+
+    A sink may also have, without having to:
+
+    `finish(facts)`: told once the run has ended, before `close`: its "status", "best", "test" and "member_steps", as in
+    `Result.as_json`; "test" is None in a run that can go on.
+
+    `newest`: the last generation that it holds from before, -1: none. It is then told of all after that one, also of those
+    that were trained before the run was resumed.
+    """
 
     def write(self, record: Record) -> None:
         """Takes one generation. Called in order, once each; after a resume it starts at the resumed generation."""
