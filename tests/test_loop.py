@@ -72,7 +72,7 @@ def test_the_test_split_is_read_once(run, monkeypatch):
     import vmaptune.loop as loop
 
     before = {path: path.read_bytes() for path in (run.run / "best").iterdir()}
-    monkeypatch.setattr(loop, "_read_test", lambda *_: pytest.fail("the test split was read a second time"))
+    monkeypatch.setattr(loop, "test_metrics", lambda *_: pytest.fail("the test split was read a second time"))
     again = vt.tune(run.run / "config.toml", out=run.run, resume=True)
     assert again.as_json()["test"] == run.as_json()["test"]
     assert before == {path: path.read_bytes() for path in (run.run / "best").iterdir()}

@@ -52,8 +52,8 @@ def here(tmp_path, monkeypatch):
 def rows_of(found):
     """Which rows of `people` each part holds."""
     at = found.features.index("row")
-    scaler = found.preprocessor.transformer.named_transformers_["number"][-1]
-    return [np.rint(x[:, at] * scaler.scale_[at] + scaler.mean_[at]).astype(int) - 5 for x, _ in found.splits]
+    mean, scale = found.preprocessor.means[at], found.preprocessor.scales[at]
+    return [np.rint(x[:, at] * scale + mean).astype(int) - 5 for x, _ in found.splits]
 
 
 def test_columns_become_inputs_as_scikit_learn_makes_them(here):

@@ -22,6 +22,7 @@ _HOMES = {
     "Member": "population",
     "Offspring": "population",
     "Plan": "plan",
+    "Predictor": "analysis.predictor",
     "Record": "store.record",
     "Result": "result",
     "RunConfig": "config",
@@ -36,10 +37,13 @@ _HOMES = {
     "View": "selectors",
     "VmaptuneError": "errors",
     "VmaptuneWarning": "errors",
+    "as_optax_schedule": "analysis.schedule_code",
     "compare": "studies",
+    "ensemble": "analysis.ensemble",
     "evaluate_schedules": "studies",
     "inherit": "population",
     "init_population": "population",
+    "load": "analysis.predictor",
     "load_config": "toml",
     "lr_range_test": "studies",
     "make_evaluate": "train",
@@ -72,7 +76,10 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from vmaptune import data, models, optimizers, schedules, selectors, tasks
+    from vmaptune.analysis.ensemble import ensemble
+    from vmaptune.analysis.predictor import Predictor, load
     from vmaptune.analysis.replay import replay
+    from vmaptune.analysis.schedule_code import as_optax_schedule
     from vmaptune.analysis.verify import verify
     from vmaptune.cohorts import CohortResult, tune_cohorts
     from vmaptune.config import RunConfig

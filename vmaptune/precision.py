@@ -37,7 +37,7 @@ def precise(task: Task, *, compute: Compute = "float32", matmul: Matmul = "defau
         Micikevicius et al., Mixed Precision Training, https://arxiv.org/abs/1710.03740
         Chen et al., Training Deep Nets with Sublinear Memory Cost, https://arxiv.org/abs/1604.06174
     """
-    predict = task.predict
+    predict = task.predict and computed_in(task.predict, compute=compute, matmul=matmul)
 
     def loss(
         params: Any, model_state: Any, batch: Any, key: jax.Array, *, train: bool, **settings: Any
@@ -51,11 +51,25 @@ def precise(task: Task, *, compute: Compute = "float32", matmul: Matmul = "defau
         with _products(matmul):
             return forward(params, model_state, batch, key)
 
-    def predicted(params: Any, model_state: Any, batch: Any) -> Any:
-        with _products(matmul):
-            return _cast(predict(_cast(params, compute), model_state, batch), "float32") if predict else None
+    return task._replace(loss=as_loss(loss, task.loss), predict=predict)
 
-    return task._replace(loss=as_loss(loss, task.loss), predict=predicted if predict else None)
+
+def computed_in(
+    predict: Callable[[Any, Any, Any], Any], *, compute: Compute = "float32", matmul: Matmul = "default"
+) -> Callable[[Any, Any, Any], Any]:
+    """A function `(params, model_state, inputs) -> outputs` in another precision; what it returns is float32.
+
+    Args:
+        predict: The function.
+        compute: As for `precise`.
+        matmul: As for `precise`.
+    """
+
+    def predicted(params: Any, model_state: Any, inputs: Any) -> Any:
+        with _products(matmul):
+            return _cast(predict(_cast(params, compute), model_state, inputs), "float32")
+
+    return predicted
 
 
 def _products(matmul: Matmul) -> AbstractContextManager[Any]:

@@ -2,6 +2,7 @@
 
 hyperparameters.toml   a config that `vmaptune run` takes: one member, every searched setting at the winner's value
 schedule.csv           every hyperparameter at every step of the winner's lineage, as it was applied
+preprocessing.json     how raw data become its inputs, and its outputs answers, where the task knows
 weights.safetensors    its weights and model state
 """
 
@@ -19,7 +20,9 @@ import numpy as np
 from vmaptune.anneal import anneal
 from vmaptune.config import RunConfig
 from vmaptune.finetuning import whole
+from vmaptune.plan import Plan
 from vmaptune.plateau import SCALE
+from vmaptune.population import Member
 from vmaptune.programs import Program
 from vmaptune.recipe import LEARNING_RATE, Recipe
 from vmaptune.store.checkpoints import flatten
@@ -27,11 +30,19 @@ from vmaptune.store.folder import RunFolder, write_text
 from vmaptune.store.reading import Ancestor
 from vmaptune.tasks import Task
 from vmaptune.toml import to_toml
+from vmaptune.train import make_evaluate
 
 
 def shortest(value: Any) -> float:
     """A float32 as the shortest decimal that is still the same float32: 0.1, not 0.10000000149011612."""
     return float(str(np.float32(value)))
+
+
+def test_metrics(task: Task, member: Member) -> dict[str, float]:
+    """Reads the test split for one member, given without the population axis."""
+    evaluate = make_evaluate(task, split="test", plan=Plan(devices=1, chunk=1))
+    alone = jax.tree.map(lambda leaf: np.asarray(leaf)[None], member)
+    return {name: shortest(value[0]) for name, value in jax.device_get(evaluate(alone)).items()}
 
 
 def write_winner(
@@ -58,6 +69,7 @@ def write_winner(
     """
     write_text(folder.best / "hyperparameters.toml", to_toml(config.with_values(values), task, header=header))
     write_text(folder.best / "schedule.csv", schedule_csv(config, config.recipe(task), lineage))
+    write_preprocessing(folder, task)
     write_weights(folder, params, model_state)
 
 
@@ -100,6 +112,12 @@ def weights_of(params: Any, model_state: Any) -> dict[str, Any]:
     """Weights and model state by dotted path, as the model itself has them, whatever of its parameters is frozen."""
     params, model_state = whole(params, model_state)
     return flatten({"params": params, "model_state": model_state})
+
+
+def write_preprocessing(folder: RunFolder, task: Task) -> None:
+    """Writes how raw data become inputs, if the task knows."""
+    if task.serving:
+        write_text(folder.best / "preprocessing.json", task.serving.preparation.as_json())
 
 
 def write_weights(folder: RunFolder, params: Any, model_state: Any) -> None:

@@ -65,7 +65,7 @@ def read_past(path: str | Path, *, task: Task | None, member: int | None = None,
     """
     folder = RunFolder(path)
     run = read_run(folder)
-    config, task = _opened(folder, run, task, caller)
+    config, task = opened_again(folder, run, task, caller)
     if read_digest(folder.history) not in (None, digest(task.splits)):
         warn(f"{folder.path}: the data are not what they were when the run was begun, so its results cannot come again")
     winner = winner_of(folder, run)
@@ -82,7 +82,12 @@ def read_past(path: str | Path, *, task: Task | None, member: int | None = None,
     return Past(folder, run, config, task, winner, lineage)
 
 
-def _opened(folder: RunFolder, run: Mapping[str, Any], task: Task | None, caller: str) -> tuple[RunConfig, Task]:
+def opened_again(folder: RunFolder, run: Mapping[str, Any], task: Task | None, caller: str) -> tuple[RunConfig, Task]:
+    """The config and the task of a run that was; the task is passed again if it was passed from Python.
+
+    Raises:
+        ConfigError: It was, and is not given.
+    """
     if task is not None:
         return resolve(read_toml(folder.config), task=task, source=str(folder.config))
     if run["config"]["task"]["name"] == FROM_PYTHON:

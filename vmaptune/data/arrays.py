@@ -10,6 +10,7 @@ from zipfile import BadZipFile, is_zipfile
 import numpy as np
 
 from vmaptune.data.columns import check_size
+from vmaptune.data.preparation import Scale, scale_of
 from vmaptune.data.splits import Splits, split_rows
 from vmaptune.errors import ConfigError, did_you_mean
 
@@ -78,22 +79,41 @@ def load_arrays(
     return Arrays(_cut(parts, validation, test, seed, bool(classes), where), classes, pixels)
 
 
-def standardised(splits: Splits, leaf: int) -> Splits:
+def read_inputs(path: str | Path, where: str = "data") -> np.ndarray:
+    """The inputs of an `.npz` (its array x, or its only one) or an `.npy` file.
+
+    Raises:
+        ConfigError: It cannot be read, or it is not known which array of it is meant.
+    """
+    file = Path(path)
+    if file.suffix == ".npy":
+        try:
+            return np.load(file, allow_pickle=False)
+        except (OSError, EOFError, ValueError) as error:
+            raise ConfigError(f"{where}: cannot read {file}: {error}") from None
+    found = _found(file, where)
+    if "x" not in found and len(found) != 1:
+        raise ConfigError(f"{where}: expected an array x, or one alone; given: {', '.join(found) or 'none'} in {file}")
+    return found["x"] if "x" in found else next(iter(found.values()))
+
+
+def standardised(splits: Splits, leaf: int) -> tuple[Splits, Scale]:
     """The inputs (leaf 0) or the targets (leaf 1) minus their mean in the training part, over their deviation there.
 
     Each number of an example is standardised by itself; one that is constant becomes zero. Where a part is mapped from a
     file, everything is left as it is.
+
+    Returns:
+        The parts, and what was taken out.
     """
     if any(isinstance(part[leaf], np.memmap) for part in splits):
-        return splits
-    train = splits.train[leaf]
+        return splits, Scale()
     with np.errstate(invalid="ignore"):  # what is not finite is refused later, by name
-        mean, std = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
-        std = np.where(std > 1e-12 * np.abs(mean), std, 1.0)
+        scale = scale_of(splits.train[leaf])
         parts = [[*part] for part in splits]
         for part in parts:
-            part[leaf] = ((part[leaf] - mean) / std).astype(np.float32)
-    return Splits(*map(tuple, parts))
+            part[leaf] = scale.removed(part[leaf])
+    return Splits(*map(tuple, parts)), scale
 
 
 def _found(path: Path, where: str) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Columns of a table as inputs of a network, through scikit-learn's transformers.
+"""Columns of a table as inputs of a network: what scikit-learn's transformers learn, as plain numbers that apply it.
 
 Everything that is learnt from data is learnt from the training rows alone: which columns are numbers, the medians that stand
 in for missing ones, means and scales, the categories that have an input. Other rows only pass through.
@@ -7,7 +7,8 @@ in for missing ones, means and scales, the categories that have an input. Other 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,20 +20,42 @@ if TYPE_CHECKING:
 _RARE = 0.01  # share of the training rows below which categories share an input
 
 
-class Preprocessor(NamedTuple):
+@dataclass(frozen=True)
+class Category:
+    """A column of texts; each has an input of its own, which is 1 where the column holds it.
+
+    Attributes:
+        name: Of the column.
+        known: Its texts that have an input, in order.
+        rare: Texts that share the input after these, if there are any. Others have none.
+    """
+
+    name: str
+    known: tuple[str, ...]
+    rare: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Preprocessor:
     """What was learnt from the training rows; `inputs_of` applies it.
 
     Attributes:
         numbers: Columns that are read as numbers, dates among them.
         dates: Those of them that hold dates or times.
+        medians: Of each number, what stands in where it is missing.
+        means: Of each number.
+        scales: Of each number: its standard deviation, 1 for one that is constant.
+        missing: Numbers that have an indicator of being missing.
         categories: Columns that are read as categories.
-        transformer: scikit-learn's ColumnTransformer, fitted.
     """
 
     numbers: tuple[str, ...]
     dates: tuple[str, ...]
-    categories: tuple[str, ...]
-    transformer: Any
+    medians: tuple[float, ...]
+    means: tuple[float, ...]
+    scales: tuple[float, ...]
+    missing: tuple[str, ...]
+    categories: tuple[Category, ...]
 
 
 def fitted(train: pl.DataFrame, names: Sequence[str]) -> Preprocessor:
@@ -53,9 +76,8 @@ def fitted(train: pl.DataFrame, names: Sequence[str]) -> Preprocessor:
     for sentence in left_out:
         warn(f"{sentence} and is left out")
     dates = tuple(name for name in numbers if _column_kind(train[name]) == "dates")
-    preprocessor = Preprocessor(tuple(numbers), dates, tuple(categories), _transformer(numbers, categories))
-    preprocessor.transformer.fit(_columns_of(train, preprocessor, "task.path"))
-    return preprocessor
+    floats, texts = _columns_of(train, numbers, dates, categories, "task.path")
+    return Preprocessor(tuple(numbers), dates, *_learnt_numbers(numbers, floats), _learnt_categories(categories, texts))
 
 
 def inputs_of(frame: pl.DataFrame, preprocessor: Preprocessor, where: str = "data") -> np.ndarray:
@@ -69,12 +91,24 @@ def inputs_of(frame: pl.DataFrame, preprocessor: Preprocessor, where: str = "dat
     Raises:
         ConfigError: A column is missing or of another kind.
     """
-    return np.asarray(preprocessor.transformer.transform(_columns_of(frame, preprocessor, where)), np.float32)
+    p = preprocessor
+    floats, texts = _columns_of(frame, p.numbers, p.dates, [category.name for category in p.categories], where)
+    filled = np.where(np.isnan(floats), np.array(p.medians), floats)
+    parts = [(filled - np.array(p.means)) / np.array(p.scales)]
+    parts += [np.isnan(floats[:, [p.numbers.index(name)]]) for name in p.missing]
+    for column, category in zip(texts, p.categories, strict=True):
+        place = {text: i for i, text in enumerate(category.known)} | dict.fromkeys(category.rare, len(category.known))
+        width = len(category.known) + bool(category.rare)
+        parts.append(np.array([place.get(text, -1) for text in column])[:, None] == np.arange(width))
+    return np.concatenate([part.astype(np.float32) for part in parts], axis=1)
 
 
 def input_names(preprocessor: Preprocessor) -> tuple[str, ...]:
     """Name of each input: `age`, `age missing`, `city = Paris`."""
-    return tuple(_input_name(name) for name in preprocessor.transformer.get_feature_names_out())
+    names = [*preprocessor.numbers, *(f"{name} missing" for name in preprocessor.missing)]
+    for category in preprocessor.categories:
+        names += [f"{category.name} = {value}" for value in (*category.known, *["(rare)"] * bool(category.rare))]
+    return tuple(names)
 
 
 def counted(n: int, noun: str) -> str:
@@ -131,16 +165,17 @@ def _column_kind(column: pl.Series) -> str:
     return "text" if dtype in (pl.String, pl.Categorical, pl.Enum, pl.Boolean) else "other"
 
 
-def _columns_of(frame: pl.DataFrame, preprocessor: Preprocessor, where: str) -> pl.DataFrame:
-    """The columns as floats, with nulls for missing ones, and as texts."""
+def _columns_of(
+    frame: pl.DataFrame, numbers: Sequence[str], dates: Sequence[str], categories: Sequence[str], where: str
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The numbers f64[rows, numbers], NaN for missing ones, and the texts of each category."""
     import polars as pl
 
-    numbers, dates, categories, _ = preprocessor
     for name in (*numbers, *categories):
         if name not in frame.columns:
             raise ConfigError(f"{where}: there is no column {name!r}{did_you_mean(name, frame.columns)}")
-    columns = []
-    for name in numbers:
+    columns = np.full((len(frame), len(numbers)), np.nan)
+    for i, name in enumerate(numbers):
         column = frame[name]
         floats = _floats(column)
         lost = floats.is_null().all() and not column.is_null().all()
@@ -149,9 +184,8 @@ def _columns_of(frame: pl.DataFrame, preprocessor: Preprocessor, where: str) -> 
                 f"{where}: column {name!r} must hold {'dates' if name in dates else 'numbers'}; given: {column.dtype}"
             )
         check_size(floats.drop_nulls().to_numpy(), f"{where}: column {name!r}")
-        columns.append(floats)
-    columns += [frame[name].cast(pl.String).fill_null("(missing)") for name in categories]
-    return pl.DataFrame({column.name: column for column in columns})  # a list would lose an empty name
+        columns[:, i] = floats.fill_null(np.nan).to_numpy()
+    return columns, [frame[name].cast(pl.String).fill_null("(missing)").to_numpy() for name in categories]
 
 
 def check_size(numbers: np.ndarray, what: str) -> None:
@@ -174,34 +208,27 @@ def _floats(column: pl.Series) -> pl.Series:
     return floats.set(~floats.is_finite(), None)
 
 
-def _transformer(numbers: Sequence[str], categories: Sequence[str]) -> Any:
-    """scikit-learn's, not fitted."""
-    from sklearn.compose import ColumnTransformer
-    from sklearn.impute import MissingIndicator, SimpleImputer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+def _learnt_numbers(names: Sequence[str], floats: np.ndarray) -> tuple[Any, Any, Any, Any]:
+    """Medians, means and scales of columns, and the names of those that miss some."""
+    from sklearn.impute import SimpleImputer
+    from sklearn.preprocessing import StandardScaler
 
-    one_hot = OneHotEncoder(
-        handle_unknown="ignore",
-        min_frequency=_RARE,
-        sparse_output=False,
-        dtype=np.float32,
-        feature_name_combiner=_category,
-    )
-    return ColumnTransformer(
-        [
-            ("number", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), list(numbers)),
-            ("missing", MissingIndicator(error_on_new=False), list(numbers)),
-            ("category", one_hot, list(categories)),
-        ]
-    )
+    if not names:
+        return (), (), (), ()
+    imputer, scaler = SimpleImputer(strategy="median"), StandardScaler()
+    scaler.fit(imputer.fit_transform(floats))
+    missing = tuple(name for name, some in zip(names, np.isnan(floats).any(axis=0), strict=True) if some)
+    return *(tuple(learnt.tolist()) for learnt in (imputer.statistics_, scaler.mean_, scaler.scale_)), missing  # type: ignore[return-value]
 
 
-def _category(column: str, value: Any) -> str:
-    return f"{column} = {'(rare)' if value == 'infrequent_sklearn' else value}"
+def _learnt_categories(names: Sequence[str], texts: Sequence[np.ndarray]) -> tuple[Category, ...]:
+    """The texts of each column; those of few rows are rare."""
+    from sklearn.preprocessing import OneHotEncoder
 
-
-def _input_name(name: str) -> str:
-    """A name of scikit-learn's, without the step that made it."""
-    step, _, name = name.partition("__")
-    return f"{name.removeprefix('missingindicator_')} missing" if step == "missing" else name
+    found = []
+    for name, column in zip(names, texts, strict=True):
+        encoder = OneHotEncoder(handle_unknown="ignore", min_frequency=_RARE).fit(column[:, None])
+        few = encoder.infrequent_categories_[0]
+        rare = () if few is None else tuple(few.tolist())
+        found.append(Category(name, tuple(text for text in encoder.categories_[0].tolist() if text not in rare), rare))
+    return tuple(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vmaptune.data.preparation import Scale
 from vmaptune.data.splits import Splits, split_classification, split_rows
 
 
@@ -36,12 +37,18 @@ def breast_cancer(*, validation: float = 0.2, test: float = 0.2, seed: int = 0) 
     References:
         Street et al., Nuclear feature extraction for breast tumor diagnosis, SPIE 1905, 1993
     """
+    return scaled_breast_cancer(validation=validation, test=test, seed=seed)[0]
+
+
+def scaled_breast_cancer(*, validation: float, test: float, seed: int) -> tuple[Splits, Scale]:
+    """`breast_cancer`, and what was taken out of its inputs."""
     from sklearn.datasets import load_breast_cancer
 
     inputs, labels = load_breast_cancer(return_X_y=True)
     parts = split_rows(len(labels), validation=validation, test=test, seed=seed, stratify=labels)
-    scaled = _standardised(inputs, parts[0])
-    return Splits(*((scaled[rows], labels[rows].astype(np.int32)) for rows in parts))
+    scale = _scale(inputs[parts[0]])
+    scaled = scale.removed(inputs)
+    return Splits(*((scaled[rows], labels[rows].astype(np.int32)) for rows in parts)), scale
 
 
 def diabetes(*, validation: float = 0.2, test: float = 0.2, seed: int = 0) -> Splits:
@@ -58,14 +65,20 @@ def diabetes(*, validation: float = 0.2, test: float = 0.2, seed: int = 0) -> Sp
     References:
         Efron et al., Least Angle Regression, https://arxiv.org/abs/math/0406456
     """
+    return scaled_diabetes(validation=validation, test=test, seed=seed)[0]
+
+
+def scaled_diabetes(*, validation: float, test: float, seed: int) -> tuple[Splits, Scale, Scale]:
+    """`diabetes`, and what was taken out of its inputs and of its targets."""
     from sklearn.datasets import load_diabetes
 
     inputs, targets = load_diabetes(return_X_y=True, scaled=False)
     parts = split_rows(len(targets), validation=validation, test=test, seed=seed)
-    scaled, answers = _standardised(inputs, parts[0]), _standardised(targets, parts[0])
-    return Splits(*((scaled[rows], answers[rows]) for rows in parts))
+    scales = _scale(inputs[parts[0]]), _scale(targets[parts[0]])
+    scaled, answers = (scale.removed(values) for scale, values in zip(scales, (inputs, targets), strict=True))
+    return Splits(*((scaled[rows], answers[rows]) for rows in parts)), *scales
 
 
-def _standardised(values: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Columns with mean 0 and variance 1 over the training rows, as float32."""
-    return ((values - values[train].mean(axis=0)) / values[train].std(axis=0)).astype(np.float32)
+def _scale(train: np.ndarray) -> Scale:
+    """What gives columns mean 0 and variance 1 over the training rows."""
+    return Scale(train.mean(axis=0).tolist(), train.std(axis=0).tolist())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,6 +77,45 @@ def load_images(
         if pixels.shape[1:] != expected:
             raise ConfigError(f"{where}: images of the {part} split are {pixels.shape[1:]}, of train {expected}; set size")
     return Images(_cut(parts, validation, test, seed, limit, where), classes)
+
+
+def read_images(files: Sequence[str | Path], shape: tuple[int, ...], *, size: int = 0, where: str = "data") -> np.ndarray:
+    """Reads image files as a trained network wants them.
+
+    Args:
+        files: Their paths; a folder stands for the images in it.
+        shape: Height, width and channels of an image.
+        size: Height and width to which images are resized; 0: none is.
+        where: What to call the data in an error.
+
+    Returns:
+        Their pixels u8[n, height, width, channels].
+
+    Raises:
+        ConfigError: One cannot be read, or is of another size, or has colours where the network knows none.
+    """
+    found = []
+    for file in map(Path, files):
+        if not file.is_file():
+            raise ConfigError(f"{where}: there is no image {str(file)!r}")
+        pixels = _read(file, size, where)
+        pixels = _coloured(pixels) if shape[-1] == 3 else pixels
+        if pixels.shape != shape:
+            raise ConfigError(f"{where}: the network takes images of shape {shape}; given: {pixels.shape}, {file}")
+        found.append(pixels)
+    return np.stack(found)
+
+
+def image_files(path: str | Path, where: str = "data") -> list[Path]:
+    """The image files in a folder and its folders, in order, or the one that a path names.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    found = sorted(p for p in Path(path).rglob("*") if p.suffix.lower() in _SUFFIXES) if Path(path).is_dir() else [Path(path)]
+    if not found:
+        raise ConfigError(f"{where}: no images in {path}; known are files of {', '.join(sorted(_SUFFIXES))}")
+    return found
 
 
 def _cut(parts: dict[str, Any], validation: float, test: float, seed: int, limit: int, where: str) -> Splits:

@@ -102,6 +102,28 @@ def read_series(path: str, *, drop: Sequence[str] = (), where: str = "task") -> 
     return Series(np.stack(list(table.values()), axis=1), tuple(table))
 
 
+def series_of(data: Any, columns: Sequence[str], where: str = "data") -> np.ndarray:
+    """Columns of a table of numbers by name, the oldest row first.
+
+    Args:
+        data: A path, as in `read_series`, or columns by name.
+        columns: Those that are wanted, in order.
+        where: What to call the data in an error.
+
+    Returns:
+        f64[steps, columns].
+
+    Raises:
+        ConfigError: It cannot be read, a column is not there, or holds something else than finite numbers.
+    """
+    path = str(data) if isinstance(data, str | Path) else ""
+    table = _read(path, where) if path else {str(name): np.asarray(column) for name, column in data.items()}
+    for name in columns:
+        if name not in table:
+            raise ConfigError(f"{where}: there is no column {name!r}{did_you_mean(name, table)}")
+    return np.stack([_numbers(table[name], name, path, where) for name in columns], axis=1)
+
+
 def series_windows(
     series: Series, *, target: str, window: int, horizon: int, validation: float, test: float, where: str = "task"
 ) -> Windows:

@@ -8,7 +8,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
 import numpy as np
 
@@ -133,6 +133,37 @@ def read_table(
     return Table(Splits(*parts), input_names(preprocessor), classes, preprocessor, mean, scale, tuple(inferred))
 
 
+def frame_of(data: Any, where: str) -> pl.DataFrame:
+    """Rows of a table, from wherever they are.
+
+    Args:
+        data: A path, as in `read_table`; a frame of polars or pandas; columns by name; or rows, each a mapping.
+        where: What to call the data in an error.
+
+    Raises:
+        ConfigError: There is no such file, or it cannot be read, or it is no table.
+    """
+    import polars as pl
+
+    if isinstance(data, str | Path):
+        return _read(str(data), where)
+    try:
+        if hasattr(data, "isna") and hasattr(data, "columns"):  # of pandas
+            data = {str(name): _of_pandas(column) for name, column in data.items()}
+        frame = data if isinstance(data, pl.DataFrame) else pl.DataFrame(data, strict=False)
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{where}: expected a path, a data frame or columns by name: {why}") from None
+    return _finite(frame)
+
+
+def _of_pandas(column: Any) -> Any:
+    """Its values; None for missing ones."""
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufbM":
+        return column.to_numpy()
+    return [None if lacks else value for value, lacks in zip(column.tolist(), column.isna(), strict=True)]
+
+
 def column_names(path: str) -> list[str]:
     """Names of a table's columns.
 
@@ -174,6 +205,13 @@ def _read(path: str, where: str) -> pl.DataFrame:
         elif "more fields" in why:
             why = _ragged(file) or why
         raise ConfigError(f"{where}: {path} cannot be read: {why}") from None
+    return _finite(frame)
+
+
+def _finite(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with nulls for numbers that are not finite."""
+    import polars as pl
+
     floats = [name for name, dtype in frame.schema.items() if dtype.is_float()]
     return frame.with_columns(pl.when(pl.col(name).is_finite()).then(pl.col(name)) for name in floats)
 

@@ -76,6 +76,24 @@ def read_text(path: str, level: Level, where: str = "task.path") -> np.ndarray:
         ) from None
 
 
+def tokens_of(texts: Sequence[str | bytes], known: Sequence[str | int]) -> list[np.ndarray]:
+    """Tokens i32[n] of each text.
+
+    Args:
+        texts: What to read.
+        known: What each token stands for, characters or bytes; the token `UNKNOWN` stands for all others.
+    """
+    place = {token: i for i, token in enumerate(known)}
+    is_bytes = isinstance(known[UNKNOWN], int)
+
+    def units(text: str | bytes) -> Sequence[str | int]:
+        if is_bytes:
+            return text.encode() if isinstance(text, str) else text
+        return text.decode() if isinstance(text, bytes) else text
+
+    return [np.array([place.get(unit, UNKNOWN) for unit in units(text)], np.int32) for text in texts]
+
+
 def text_windows(
     text: Sequence[int] | np.ndarray,
     *,

@@ -13,6 +13,8 @@ import numpy as np
 from vmaptune.store.folder import RunFolder, is_alive
 from vmaptune.store.history import connect
 
+TEST_ANNOUNCED, TEST_READ = "test_announced", "test_read"  # events: the test split is about to be read, and was
+
 
 class HistoryArray(np.ndarray):
     """Every record of a run: a structured array, one row a member and generation, in that order."""
@@ -98,3 +100,31 @@ def read_lineage(path: Path, trial: int, generation: int) -> list[Ancestor]:
 def read_digest(path: Path) -> str | None:
     """What the data are called that a run was begun with, see `vmaptune.data.digest`; None if that is not on record."""
     return next((event["detail"]["digest"] for event in read_events(path) if event["kind"] == "data"), None)
+
+
+def test_reads(path: Path) -> list[dict[str, Any]]:
+    """Every reading of the test split, in order.
+
+    Args:
+        path: The history.
+
+    Returns:
+        For each: `time`; `what` it was for ("best", "ensemble", "soup"); the `trial`; `metrics`, None where the process died
+        before it could note them. A run of before there was a ledger that has a test result counts as read once.
+    """
+    found: list[dict[str, Any]] = []
+    pending = False
+    for event in read_events(path):
+        if event["kind"] not in (TEST_ANNOUNCED, TEST_READ):
+            continue
+        if pending and event["kind"] == TEST_READ:
+            found.pop()  # it was announced
+        pending = event["kind"] == TEST_ANNOUNCED
+        found.append({"time": event["time"], "metrics": None, **event["detail"]})
+    with closing(connect(path)) as db:
+        row = db.execute("SELECT created, ended, result FROM run").fetchone()
+    result = json.loads(row["result"]) if row["result"] else {}
+    if not result.get("test") or any(row["ended"] is None or read["time"] <= row["ended"] for read in found):
+        return found
+    best = {key: result.get("best", {}).get(key) for key in ("trial", "generation")}
+    return [{"time": row["ended"] or row["created"], "metrics": result["test"], "what": "best", **best}, *found]

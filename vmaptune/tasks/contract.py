@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict, Unpack
 
 import jax
 
+from vmaptune.data.preparation import Preparation
 from vmaptune.data.splits import Splits, check_splits
 from vmaptune.errors import ConfigError, did_you_mean
 from vmaptune.lowering import has_convolutions, has_loops
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from flax import linen, nnx
 
 Metrics = dict[str, jax.Array]
+"""f32[] a metric, by name."""
 
 
 class Loss(Protocol):
@@ -59,6 +62,21 @@ class Judged(TypedDict, total=False):
     where: str
 
 
+class Serving(NamedTuple):
+    """How a trained model is used: on inputs alone, and on raw data.
+
+    Attributes:
+        apply: `(params, model_state, inputs) -> outputs`, one row an example. Draws nothing and regularises nothing.
+        judge: `(outputs, data) -> {metric: f32[]}`, of a whole split at once: all that is measured of a member on it, from
+            outputs that may be anybody's.
+        preparation: What raw data and answers are.
+    """
+
+    apply: Callable[[Any, Any, Any], Any]
+    judge: Callable[[Any, Any], Metrics]
+    preparation: Preparation
+
+
 class Task(NamedTuple):
     """A training problem.
 
@@ -83,6 +101,7 @@ class Task(NamedTuple):
             Measured on validation and test, never while training. The outputs of a split are held in memory, for as many
             members as are evaluated side by side. Given together with `predict`, or not at all.
         features: Names of the inputs' columns, where they have any.
+        serving: How a trained model is used on data without targets, where the task knows: `vmaptune.load` and ensembles ask.
     """
 
     init: Callable[[jax.Array, Any], tuple[Any, Any]]
@@ -93,6 +112,13 @@ class Task(NamedTuple):
     predict: Callable[[Any, Any, Any], Any] | None = None
     score: Callable[[Any, Any], Metrics] | None = None
     features: tuple[str, ...] = ()
+    serving: Serving | None = None
+
+    def prepared(self, **facts: Any) -> Task:
+        """The same task, with more said about its raw data: fields of a `Preparation`."""
+        if self.serving is None:
+            return self
+        return self._replace(serving=self.serving._replace(preparation=replace(self.serving.preparation, **facts)))
 
     @property
     def sample(self) -> Any:

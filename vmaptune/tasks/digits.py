@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from vmaptune.data import embedded
+from vmaptune.data.preparation import Scale
 from vmaptune.settings import with_settings
 from vmaptune.tasks.contract import Task
 from vmaptune.tasks.networks import mlp
 from vmaptune.tasks.supervised import classification
+
+PIXELS = Scale(0.0, 16.0)
+"""What was taken out of the pixels of scikit-learn's digits, which are 0 to 16."""
 
 
 def digits(*, model: Literal["mlp"] = "mlp", **network: Any) -> Task:  # noqa: D417 - the network documents its own
@@ -21,7 +25,8 @@ def digits(*, model: Literal["mlp"] = "mlp", **network: Any) -> Task:  # noqa: D
         Alpaydin & Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998
     """
     networks = {"mlp": mlp}
-    return classification(networks[model](64, 10, **network), embedded.digits(), where="task digits")
+    task = classification(networks[model](64, 10, **network), embedded.digits(), where="task digits")
+    return task.prepared(inputs=PIXELS)
 
 
 with_settings(digits, mlp)

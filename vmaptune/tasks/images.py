@@ -10,11 +10,13 @@ from vmaptune import models
 from vmaptune.data import embedded
 from vmaptune.data.arrays import Kind, load_arrays, standardised
 from vmaptune.data.images import load_images
+from vmaptune.data.preparation import class_names
 from vmaptune.data.splits import Splits
 from vmaptune.errors import ConfigError
 from vmaptune.settings import Count, Natural, Seed, Share, with_settings
 from vmaptune.tasks.augmentation import augmented
 from vmaptune.tasks.contract import Task
+from vmaptune.tasks.digits import PIXELS
 from vmaptune.tasks.networks import cnn
 from vmaptune.tasks.supervised import classification, regression
 
@@ -28,7 +30,8 @@ def digits_cnn(**network: Any) -> Task:
     where = "task digits_cnn"
     flat = embedded.digits()
     splits = Splits(*((inputs.reshape(-1, 8, 8, 1), labels) for inputs, labels in flat))
-    return classification(cnn((8, 8, 1), 10, where, **network), splits, transform=augmented, where=where)
+    task = classification(cnn((8, 8, 1), 10, where, **network), splits, transform=augmented, where=where)
+    return task.prepared(inputs=PIXELS)
 
 
 def images(  # noqa: D417 - the network documents its own
@@ -59,7 +62,8 @@ def images(  # noqa: D417 - the network documents its own
     shares = {"validation": validation, "test": test}
     data = load_images(path, **shares, seed=split_seed, limit=limit, size=size, where=where)
     shape = data.splits.train[0].shape[1:]
-    return classification(cnn(shape, len(data.classes), where, **network), data.splits, transform=augmented, where=where)
+    task = classification(cnn(shape, len(data.classes), where, **network), data.splits, transform=augmented, where=where)
+    return task.prepared(kind="images", classes=data.classes, pixels=True, length=size)
 
 
 def arrays(  # noqa: D417 - the network documents its own
@@ -102,20 +106,28 @@ def arrays(  # noqa: D417 - the network documents its own
         raise ConfigError(f"{where}: a CNN needs x of shape (n, height, width, channels); given: {inputs.shape}")
     if model == "cnn" or (model == "auto" and len(shape) in (2, 3)):
         shape = (*shape, 1) if len(shape) == 2 else shape
-        chosen, transform = cnn(shape, outputs, where, hidden=hidden, **network), augmented
+        transform = augmented
     else:
-        shape = (int(np.prod(shape)),)
-        options = {name: network[name] for name in ("norm", "activation") if name in network}
-        chosen = models.from_nnx(lambda rngs: models.MLP(*shape, hidden, outputs, rngs=rngs, **options))
-        transform = None
+        shape, transform = (int(np.prod(shape)),), None
+    chosen = arrays_network(shape, outputs, hidden=hidden, **network)
     splits = Splits(*((inputs.reshape(len(inputs), *shape), targets) for inputs, targets in data.splits))
+    prepared: dict[str, Any] = {"pixels": data.pixels, "classes": class_names(data.classes)}
     if transform is None and not data.pixels:
-        splits = standardised(splits, 0)
+        splits, prepared["inputs"] = standardised(splits, 0)
     if not data.classes:
         if (targets == targets[:1]).all():
             raise ConfigError(f"{where}: the targets of train are all equal; there is nothing to learn")
-        splits = standardised(splits, 1)
-    return (classification if data.classes else regression)(chosen, splits, transform=transform, where=where)
+        splits, prepared["targets"] = standardised(splits, 1)
+    task = (classification if data.classes else regression)(chosen, splits, transform=transform, where=where)
+    return task.prepared(**prepared)
+
+
+def arrays_network(shape: tuple[int, ...], outputs: int, *, hidden: tuple[Count, ...] = (64,), **network: Any) -> models.Model:
+    """The network of a task of arrays: a CNN of images (height, width, channels), an MLP of rows of numbers."""
+    if len(shape) == 3:
+        return cnn(shape, outputs, "task arrays", hidden=hidden, **network)
+    options = {name: network[name] for name in ("norm", "activation") if name in network}
+    return models.from_nnx(lambda rngs: models.MLP(shape[0], hidden, outputs, rngs=rngs, **options))
 
 
 for _builder in (digits_cnn, images, arrays):

@@ -7,6 +7,7 @@ from typing import Literal
 from flax import nnx
 
 from vmaptune import models
+from vmaptune.data.preparation import Scale
 from vmaptune.data.series import read_series, series_windows
 from vmaptune.data.splits import Splits
 from vmaptune.models.recurrent import Recurrent
@@ -52,16 +53,38 @@ def series(
     References:
         Mackey & Glass, Oscillation and Chaos in Physiological Control Systems, Science 197, 1977
     """
-    splits = series_windows(
-        read_series(path, drop=drop), target=target, window=window, horizon=horizon, validation=validation, test=test
-    ).splits
+    read = read_series(path, drop=drop)
+    splits, mean, std, column = series_windows(
+        read, target=target, window=window, horizon=horizon, validation=validation, test=test
+    )
     if model == "mlp":
         splits = Splits(*((inputs.reshape(len(inputs), -1), targets) for inputs, targets in splits))
-    features = splits.train[0].shape[-1]
+    network = series_network(splits.train[0].shape[1:], horizon, model=model, width=width, depth=depth)
+    task = regression(network, splits, loss=loss, metric=metric, where="task series")
+    steps = window if model == "mlp" else 1  # whose columns stand side by side
+    return task.prepared(
+        kind="series",
+        inputs=Scale(mean.tolist() * steps, std.tolist() * steps),
+        targets=Scale(float(mean[column]), float(std[column])),
+        columns=read.columns,
+        length=window,
+        target=read.columns[column],
+    )
+
+
+def series_network(
+    shape: tuple[int, ...],
+    outputs: int,
+    *,
+    model: Literal["gru", "lstm", "mlp"] = "gru",
+    width: Count = 32,
+    depth: Count = 1,
+) -> models.Model:
+    """The network of a series: of windows (steps, columns), or of the same as one row of numbers."""
 
     def network(rngs: nnx.Rngs) -> nnx.Module:
         if model == "mlp":
-            return models.MLP(features, [width] * depth, horizon, rngs=rngs)
-        return Recurrent(features, width, horizon, layer=model, depth=depth, rngs=rngs)
+            return models.MLP(shape[-1], [width] * depth, outputs, rngs=rngs)
+        return Recurrent(shape[-1], width, outputs, layer=model, depth=depth, rngs=rngs)
 
-    return regression(models.from_nnx(network), splits, loss=loss, metric=metric, where="task series")
+    return models.from_nnx(network)

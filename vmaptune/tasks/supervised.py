@@ -10,10 +10,11 @@ import jax
 import numpy as np
 
 from vmaptune import models
+from vmaptune.data.preparation import Preparation
 from vmaptune.data.splits import Splits
 from vmaptune.errors import ConfigError, did_you_mean
 from vmaptune.settings import Fraction, NonNegative, Usual, settings, with_settings
-from vmaptune.tasks.contract import Loss, Metrics, Task
+from vmaptune.tasks.contract import Loss, Metrics, Serving, Task
 from vmaptune.tasks.fitting import (
     check_functions,
     check_labels,
@@ -74,7 +75,8 @@ def classification(
     if "class_balance" in settings(base):
         raise ConfigError(f"{where}: the loss's setting 'class_balance' has the name of one of the task's; rename it")
     objective = balanced(base, np.asarray(splits.train[1]), classes)
-    task = _supervised(model, splits, objective, "accuracy", hits, name, chosen, transform, where)
+    raw = Preparation("arrays", splits.train[0].shape[1:], int(np.prod(outputs.shape[1:])), classes=tuple(range(classes)))
+    task = _supervised(model, splits, objective, "accuracy", hits, name, chosen, transform, raw, where)
 
     def remade(splits: Splits) -> Loss:
         return classification(
@@ -122,7 +124,8 @@ def regression(
     outputs = outputs_of(model, splits, where)
     check_targets(splits, outputs, where)
     check_functions(loss, metric, splits, outputs, where)
-    return _supervised(model, splits, objective, "mae", absolute_errors, name, chosen, transform, where)
+    raw = Preparation("arrays", splits.train[0].shape[1:], int(np.prod(outputs.shape[1:])))
+    return _supervised(model, splits, objective, "mae", absolute_errors, name, chosen, transform, raw, where)
 
 
 def _supervised(
@@ -134,6 +137,7 @@ def _supervised(
     metric: str,
     chosen: Metric,
     transform: Transform | None,
+    raw: Preparation,
     where: str,
 ) -> Task:
     """The task of a model and an objective.
@@ -147,6 +151,7 @@ def _supervised(
         metric: Name of what members are selected by.
         chosen: It, and its direction.
         transform: Of the inputs while training.
+        raw: What inputs and targets are.
         where: What to call the task in an error.
     """
 
@@ -199,8 +204,15 @@ def _supervised(
 
         return mean(pays), (model_state, {mean_name: mean(mean_of)})
 
+    def apply(params: Any, model_state: Any, inputs: Any) -> jax.Array:
+        return computed(model, params, model_state, inputs, jax.random.key(0), train=False)[0]
+
     def predict(params: Any, model_state: Any, batch: Any) -> jax.Array:
-        return computed(model, params, model_state, batch[0], jax.random.key(0), train=False)[0]
+        return apply(params, model_state, batch[0])
+
+    def judge(outputs: jax.Array, data: Any) -> Metrics:
+        means = {name: of(outputs, data[1]).mean() for name, of in (("loss", objective), (mean_name, mean_of))}
+        return means if metric in means else means | score(outputs, data)
 
     def score(outputs: jax.Array, data: Any) -> Metrics:
         return {metric: chosen.of(outputs, data[1])}
@@ -214,9 +226,8 @@ def _supervised(
             raise ConfigError(f"{where}: the {whose} setting {min(twice)!r} has the name of one of the task's; rename it")
         taken |= {*names}
     with_settings(loss, objective, *([transform] if transform else []), model.apply)
-    if metric in ("loss", mean_name):
-        return Task(init, loss, splits, metric, chosen.direction)
-    return Task(init, loss, splits, metric, chosen.direction, predict, score)
+    task = Task(init, loss, splits, metric, chosen.direction, serving=Serving(apply, judge, raw))
+    return task if metric in ("loss", mean_name) else task._replace(predict=predict, score=score)
 
 
 def _loss(table: dict[str, LossOf], loss: str | LossOf, where: str) -> LossOf:

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from vmaptune.data import embedded
+from vmaptune.data.preparation import Scale, class_names
 from vmaptune.data.splits import Cut, Splits
 from vmaptune.data.tables import Kind, rarest_class, read_table
 from vmaptune.errors import ConfigError
@@ -94,10 +95,12 @@ def table(  # noqa: D417 - the network documents its own
         chosen = usual_metric(read.splits, classes) if metric == "auto" else metric
         objective = "cross_entropy" if loss == "auto" else loss
         task = classification(model, read.splits, loss=objective, metric=chosen, where=where)  # type: ignore[arg-type]
-        return task._replace(features=read.features)
+        task = task.prepared(classes=class_names(read.classes))
+        return task._replace(features=read.features).prepared(kind="table", table=read.preprocessor, target=target)
     chosen, objective = "r2" if metric == "auto" else metric, "mse" if loss == "auto" else loss
     task = regression(model, read.splits, loss=objective, metric=chosen, where=where)  # type: ignore[arg-type]
-    return task._replace(features=read.features)
+    task = task.prepared(targets=Scale(read.mean, read.scale))
+    return task._replace(features=read.features).prepared(kind="table", table=read.preprocessor, target=target)
 
 
 def usual_metric(splits: Splits, classes: int) -> str:
@@ -135,9 +138,10 @@ def breast_cancer(  # noqa: D417 - the network documents its own
     References:
         Street et al., Nuclear feature extraction for breast tumor diagnosis, SPIE 1905, 1993
     """
-    splits = embedded.breast_cancer(validation=validation, test=test, seed=split_seed)
+    splits, scale = embedded.scaled_breast_cancer(validation=validation, test=test, seed=split_seed)
     model = mlp(30, 2, hidden=hidden, units=units, **network)
-    return classification(model, splits, metric=metric, where="task breast_cancer")
+    task = classification(model, splits, metric=metric, where="task breast_cancer")
+    return task.prepared(inputs=scale, classes=("malignant", "benign"))
 
 
 def diabetes(  # noqa: D417 - the network documents its own
@@ -167,9 +171,10 @@ def diabetes(  # noqa: D417 - the network documents its own
     References:
         Efron et al., Least Angle Regression, https://arxiv.org/abs/math/0406456
     """
-    splits = embedded.diabetes(validation=validation, test=test, seed=split_seed)
+    splits, inputs, targets = embedded.scaled_diabetes(validation=validation, test=test, seed=split_seed)
     model = mlp(10, 1, hidden=hidden, units=units, **network)
-    return regression(model, splits, loss=loss, metric=metric, where="task diabetes")
+    task = regression(model, splits, loss=loss, metric=metric, where="task diabetes")
+    return task.prepared(inputs=inputs, targets=targets)
 
 
 def _what(classes: int) -> str:

@@ -11,12 +11,13 @@ from flax import nnx
 
 from vmaptune import models
 from vmaptune.data import text as texts
+from vmaptune.data.preparation import Preparation
 from vmaptune.data.splits import Splits
 from vmaptune.errors import ConfigError, did_you_mean
 from vmaptune.models.recurrent import Recurrent
 from vmaptune.models.transformer import Transformer
 from vmaptune.settings import Count, Natural, Share, with_settings
-from vmaptune.tasks.contract import Metrics, Task
+from vmaptune.tasks.contract import Metrics, Serving, Task
 from vmaptune.tasks.fitting import computed, outputs_of
 
 DIRECTIONS: dict[str, Literal["max", "min"]] = {"bits_per_character": "min", "accuracy": "max", "loss": "min"}
@@ -59,20 +60,37 @@ def text(
         heads: Of a transformer's attention; `width` must be a multiple.
         metric: What members are selected by.
     """
-    if model == "transformer" and width % heads:
-        raise ConfigError(f"task.width: expected a multiple of the {heads} heads; given: {width}")
     given = texts.read_text(path, level)
     splits, vocabulary = texts.text_windows(
         given[: limit or None], length=length, validation=validation, test=test, context=context
     )
-    tokens = len(vocabulary)
+    shape = {"model": model, "width": width, "depth": depth, "embedding": embedding, "heads": heads}
+    network = text_network((length,), len(vocabulary), **shape)  # type: ignore[arg-type]
+    task = language_model(network, splits, metric=metric, context=context, where="task text")
+    codes = vocabulary[1:].tolist()
+    return task.prepared(classes=("", *map(chr, codes)) if level == "char" else (-1, *codes))
+
+
+def text_network(
+    shape: tuple[int, ...],
+    outputs: int,
+    *,
+    model: Literal["gru", "lstm", "transformer"] = "gru",
+    width: Count = 128,
+    depth: Count = 1,
+    embedding: Count = 32,
+    heads: Count = 4,
+) -> models.Model:
+    """The network of a text: of windows of tokens, as many different ones as it has outputs."""
+    if model == "transformer" and width % heads:
+        raise ConfigError(f"task.width: expected a multiple of the {heads} heads; given: {width}")
 
     def network(rngs: nnx.Rngs) -> nnx.Module:
         if model == "transformer":
-            return Transformer(tokens, width, tokens, length=length, depth=depth, heads=heads, rngs=rngs)
-        return Recurrent(tokens, width, tokens, layer=model, depth=depth, embedding=embedding, every_step=True, rngs=rngs)
+            return Transformer(outputs, width, outputs, length=shape[0], depth=depth, heads=heads, rngs=rngs)
+        return Recurrent(outputs, width, outputs, layer=model, depth=depth, embedding=embedding, every_step=True, rngs=rngs)
 
-    return language_model(models.from_nnx(network), splits, metric=metric, context=context, where="task text")
+    return models.from_nnx(network)
 
 
 def language_model(
@@ -99,7 +117,8 @@ def language_model(
     """
     if metric not in DIRECTIONS:
         raise ConfigError(f"{where}: there is no metric {metric!r}{did_you_mean(metric, DIRECTIONS)}")
-    _check_tokens(splits, outputs_of(model, splits, where), where)
+    outputs = outputs_of(model, splits, where)
+    _check_tokens(splits, outputs, where)
 
     def init(key: jax.Array, sample: Any) -> tuple[Any, Any]:
         del sample  # the model knows its own input shape
@@ -111,16 +130,27 @@ def language_model(
         """What is paid for a batch, and its metrics."""
         inputs, targets = batch
         logits, model_state = computed(model, params, model_state, inputs, key, train=train, **of_model)
-        if not train:
-            logits, targets = logits[:, context:], targets[:, context:]
+        paid, metrics = measured(logits, targets) if train else measured(logits[:, context:], targets[:, context:])
+        return paid, (model_state, metrics)
+
+    def measured(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, Metrics]:
         # Picked by a product: a lookup's gradient is a scatter, which is slow under vmap.
         picked = jnp.sum(logits * jax.nn.one_hot(targets, logits.shape[-1]), axis=-1)
         paid = jnp.mean(jax.nn.logsumexp(logits, axis=-1) - picked)
         hit = jnp.mean((jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32))
-        return paid, (model_state, {"bits_per_character": paid / math.log(2), "accuracy": hit})
+        return paid, {"bits_per_character": paid / math.log(2), "accuracy": hit}
+
+    def apply(params: Any, model_state: Any, inputs: Any) -> jax.Array:
+        return computed(model, params, model_state, inputs, jax.random.key(0), train=False)[0]
+
+    def judge(logits: jax.Array, data: Any) -> Metrics:
+        paid, metrics = measured(logits[:, context:], data[1][:, context:])
+        return {"loss": paid, **metrics}
 
     with_settings(loss, model.apply)
-    return Task(init, loss, splits, metric, DIRECTIONS[metric])
+    length, tokens = splits.train[0].shape[1], outputs.shape[2]
+    raw = Preparation("text", (length,), tokens, classes=tuple(range(tokens)), length=length)
+    return Task(init, loss, splits, metric, DIRECTIONS[metric], serving=Serving(apply, judge, raw))
 
 
 def _check_tokens(splits: Splits, logits: Any, where: str) -> None:
