@@ -1,0 +1,1 @@
+"""Results to look at: figures of a run, and one HTML page that holds them."""
