@@ -19,6 +19,7 @@ MODULES = {
 ORDER = [
     "errors",
     "strict_json",
+    "lookup",
     "settings",
     "space",
     "schedules",
@@ -51,6 +52,7 @@ ORDER = [
     "cache",
     "planner",
     "store",
+    "sinks",
     "spread",
     "winner",
     "result",
@@ -63,17 +65,21 @@ ORDER = [
     "studies",
     "bench",
     "analysis",
+    "report",
+    "dashboard",
     "cli",
 ]
 CLOSED_TO = {  # closer than the order
     "store": set(ORDER) - {"errors", "store"},
     "analysis": {"loop", "opening", "generation", "studies", "bench"},
+    "report": set(ORDER) - {"errors", "strict_json", "store", "analysis", "report"},
+    "dashboard": set(ORDER) - {"errors", "strict_json", "store", "analysis", "report", "dashboard"},
 }
 DOORS = ("vmaptune", "vmaptune.__main__")  # no rooms: the lazy list of public names, and `python -m vmaptune`
 
 CORE = set(ORDER[1 : ORDER.index("config")]) - {"data"}
 NOT_IN_CORE = {"click", "json", "sqlite3", "rich", "pathlib", "time"}
-BUT = {("vmaptune.tasks.finding", "pathlib"), ("vmaptune.programs", "time")}
+BUT = {("vmaptune.lookup", "pathlib"), ("vmaptune.programs", "time")}
 
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
 LATE = {"vmaptune.cli.progress", "vmaptune.cli.study"}  # imported by commands once they run, so numpy is there already
@@ -201,6 +207,7 @@ def undocumented(module: str, tree: ast.Module) -> list[str]:
 
 core = [m for m in MODULES if m not in DOORS and room(m) in CORE]
 cli = [m for m in MODULES if m not in DOORS and room(m) == "cli"]
+readers = [m for m in MODULES if m not in DOORS and room(m) in ("sinks", "report", "dashboard")]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -220,6 +227,11 @@ def test_core_knows_no_files_clocks_or_screens(module):
 @pytest.mark.parametrize("module", cli)
 def test_command_line_imports_no_jax_at_its_top(module):
     assert heavy(module) == set()
+
+
+@pytest.mark.parametrize("module", readers)
+def test_who_reads_a_run_needs_no_jax(module):
+    assert loads(module) & JAX == set()
 
 
 def test_public_names_import_nothing_heavy():

@@ -37,7 +37,7 @@ def command(
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Measure this machine: vmaptune beside a Python loop, a compiled scan and a plain vmap.
+    """Measure this machine: vmaptune beside a loop, a scan and a plain vmap.
 
     All train the same networks on the same batches, in turn. The ceiling is the machine's own: a large matrix product and
     a large copy, measured in the same rounds. Takes a minute or two; an otherwise idle machine gives steadier numbers.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--high", default=10.0, show_default=True, help="Highest learning rate.")
 @click.option("--points", default=32, show_default=True, help="Learning rates, evenly spread on a log scale.")
 @click.option("--seeds", default=3, show_default=True, help="Trainings at each.")
-@click.option("--steps", default=100, show_default=True, help="Steps of each.")
+@click.option("--steps", default=100, show_default=True, help="Training steps of each.")
 @click.option("--grid", default="", metavar="NAME", help="A second axis of the config, such as weight_decay: a map of both.")
 @click.option("--grid-points", default=8, show_default=True, help="Points of the second axis.")
 @click.option("--ramp", is_flag=True, help="Also the classical ramp of one member, for comparison.")

@@ -75,4 +75,7 @@ def main() -> None:
     vmaptune run                         train 64 networks on embedded data, evolving them
     vmaptune init my.toml                write a config to edit, every setting explained
     vmaptune run my.toml --set seed=1    run it
+
+    Results go to stdout, progress to stderr. Exit codes: 0 done; 1 all members failed, or out of memory; 2 a config, folder
+    or option that cannot be used; 130 and 143 stopped by SIGINT or SIGTERM, to go on with `vmaptune resume`.
     """

@@ -13,6 +13,9 @@ from vmaptune.cli import options
 def command(folder: str, as_json: bool) -> None:
     """List the runs in a folder (runs/ unless given), oldest first.
 
+    Finds run folders up to three folders deep, those of cohorts and comparisons included. Status: running; finished;
+    interrupted (told to stop) or stopped (killed), both to go on with `vmaptune resume`; failed, where all members diverged.
+
     \b
     vmaptune runs
     vmaptune runs experiments --json

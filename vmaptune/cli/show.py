@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 def command(run: str, members: int, draw: bool, as_json: bool) -> None:
     """Print a run's best member, its lineage, and the newest generation. Works while the run is going.
 
+    RUN is its folder. Members are listed by the metric that they are selected by, best first, those that diverged last. The
+    lineage is the chain of trials that the winner's weights were copied through.
+
     \b
     vmaptune show runs/digits-20260101-120000
     vmaptune show runs/digits-20260101-120000 --json

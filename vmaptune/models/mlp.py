@@ -13,12 +13,14 @@ from vmaptune.models.dropout import Dropout, DropoutRate
 from vmaptune.models.norm import Norm, make_norm
 
 Activation = Literal["relu", "gelu", "silu", "tanh"]
+"""What an activation may be called in a config."""
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nnx.relu,
     "gelu": nnx.gelu,
     "silu": nnx.silu,
     "tanh": nnx.tanh,
 }
+"""Activation functions by name, `f32[...] -> f32[...]`."""
 
 
 class MLP(nnx.Module):

@@ -69,3 +69,4 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "schedule_free_adamw": schedule_free_adamw,
     "prodigy": prodigy,
 }
+"""The names that `optimizer.name` may take."""

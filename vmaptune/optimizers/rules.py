@@ -27,6 +27,7 @@ from vmaptune.optimizers.averaging import averaged
 from vmaptune.settings import NonNegative, Positive, Usual, settings, with_settings
 
 Optimizer = Callable[..., optax.GradientTransformation]
+"""`optimizer(*, settings) -> optax.GradientTransformation`: a row of `OPTIMIZERS`, or one of your own."""
 Decay = Literal["decoupled", "l2"]
 Mask = Literal["all", "matrices"]
 

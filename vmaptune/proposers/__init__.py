@@ -27,3 +27,4 @@ PROPOSERS: dict[str, Callable[..., Proposer]] = {
     "gp": gp,
     "evolution": evolution,
 }
+"""Where trials begin, by name: each is also a search method, a row of `SELECTORS`."""

@@ -30,6 +30,7 @@ class Told(NamedTuple):
 
 
 Propose = Callable[[Space, Told, int, int], np.ndarray]
+"""`propose(space, told, count, seed) -> f32[count, D]`: the genotypes of the next trials. See `Proposer`."""
 
 
 class Proposer(NamedTuple):

@@ -62,6 +62,7 @@ SCHEDULES: dict[str, Schedule] = {
     "smooth_nonmonotonic": smooth_nonmonotonic,
     "table": table,
 }
+"""The names that `schedule.name` may take."""
 
 
 def bare(family: str | Schedule) -> Schedule:

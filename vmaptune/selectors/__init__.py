@@ -32,3 +32,4 @@ SELECTORS: dict[str, Callable[..., Selector]] = {
     "fixed": fixed,
     **TRIAL_METHODS,
 }
+"""The names that `search.method` may take."""

@@ -16,6 +16,7 @@ from vmaptune.selectors.contract import Selector, View, failed
 from vmaptune.space import Space
 
 Aggregate = Literal["median", "mean"]
+"""How the fitness of replicates becomes one number."""
 
 
 def grouped(fitness: jax.Array, bad: jax.Array, size: int, aggregate: Aggregate) -> jax.Array:

@@ -56,3 +56,4 @@ def searching(proposer: Callable[..., Proposer]) -> Callable[..., Selector]:
 
 
 TRIAL_METHODS: dict[str, Callable[..., Selector]] = {name: searching(row) for name, row in PROPOSERS.items()}
+"""The search methods that refill slots with new trials: one a proposer."""

@@ -22,3 +22,4 @@ STOPPERS: dict[str, Callable[..., Stopper]] = {
     "patience": patience,
     "threshold": threshold,
 }
+"""The names that `search.stop` may take."""
