@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 CACHE = Path(__file__).parent.parent / ".cache" / "jax"
@@ -16,6 +17,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 # Programs that run for milliseconds: half of the suite's time was spent on optimising them. 0 tests what users run.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Compiling is most of the rest: the older emitter of fused loops is three times as fast at it. It ends with jaxlib 0.10, the
+# last for Python 3.11; later ones refuse the flag.
+if version("jaxlib").startswith("0.10."):
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 os.environ["VMAPTUNE_CACHE"] = str(CACHE.parent / "vmaptune")
 
 import jax
@@ -28,6 +33,9 @@ from vmaptune import models, tasks
 from vmaptune.data.splits import Splits, split_classification
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tracing makes many objects and few cycles: a seventh of its time went into looking for them.
+gc.freeze()
+gc.set_threshold(100_000, 20, 50)
 hypothesis_settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=15)
 hypothesis_settings.load_profile("repeatable")
 

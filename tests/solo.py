@@ -3,6 +3,8 @@
 Written from the definitions alone; shares no code with the engine but the task's loss, the tables and the key streams.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,12 @@ def mixed(number, words):
 
 def shuffled(key, n):
     """The permutation of 0..n-1 that a key stands for: the swap-or-not shuffle (Hoang et al. 2012), card by card."""
-    words = [int(word) for word in np.ravel(jax.random.key_data(key))]
+    return np.array(swapped(tuple(int(word) for word in np.ravel(jax.random.key_data(key))), n))
+
+
+@functools.cache
+def swapped(words, n):
+    """What `shuffled` returns, as a tuple."""
     order = list(range(n))
     for i in range(32):
         middle, salt = mixed(2 * i, words) % n, mixed(2 * i + 1, words)
@@ -31,7 +38,7 @@ def shuffled(key, n):
             partner = (middle - x) % n
             if mixed(max(x, partner), [salt]) >> 31:
                 order[card] = partner
-    return np.array(order)
+    return tuple(order)
 
 
 def batches(seed, start, steps, batch_size, examples, trial=None):
@@ -43,6 +50,22 @@ def batches(seed, start, steps, batch_size, examples, trial=None):
         epoch = s // per_epoch
         order = orders[epoch] = orders[epoch] if epoch in orders else shuffled(jax.random.fold_in(key, epoch), examples)
         yield order[(s % per_epoch) * batch_size :][:batch_size]
+
+
+@functools.cache
+def update_of(loss, optimizer, schedule):
+    """One training step, compiled once for all members that are trained alone with it."""
+
+    @jax.jit
+    def update(params, state, opt_state, batch, key, t, given):
+        own = given["optimizer"] | {"learning_rate": given["optimizer"]["learning_rate"] * schedule(t, **given["schedule"])}
+        (value, (state, _)), gradient = jax.value_and_grad(loss, has_aux=True)(
+            params, state, batch, key, train=True, **given["task"]
+        )
+        updates, opt_state = optimizer(**own).update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), state, opt_state, value
+
+    return update
 
 
 def train_alone(task, values, optimizer, schedule, *, trial, steps, horizon, batch_size, seed=0, independent=False, start=0):
@@ -59,15 +82,7 @@ def train_alone(task, values, optimizer, schedule, *, trial, steps, horizon, bat
     def settings(room):
         return {name.partition(".")[2]: jnp.float32(v) for name, v in values.items() if name.startswith(f"{room}.")}
 
-    @jax.jit
-    def update(params, state, opt_state, batch, key, t, given):
-        own = given["optimizer"] | {"learning_rate": given["optimizer"]["learning_rate"] * schedule(t, **given["schedule"])}
-        (loss, (state, _)), gradient = jax.value_and_grad(task.loss, has_aux=True)(
-            params, state, batch, key, train=True, **given["task"]
-        )
-        updates, opt_state = optimizer(**own).update(gradient, opt_state, params)
-        return optax.apply_updates(params, updates), state, opt_state, loss
-
+    update = update_of(task.loss, optimizer, schedule)
     given = {room: settings(room) for room in ("optimizer", "schedule", "task")}
     params, state = task.init(stream_key(seed, Stream.INIT, trial), task.sample)
     opt_state = optimizer().init(params)
