@@ -160,6 +160,14 @@ def test_an_ensemble_is_no_worse_on_validation_and_test_is_read_once_for_it(copy
     assert vt.ensemble(copy, size=6, again=True).test_reads == 3
 
 
+def test_only_the_winner_itself_needs_no_reading(copy):
+    alone = vt.ensemble(copy, size=1)
+    assert (alone.test["ensemble"], alone.test_reads) == (alone.test["single"], 1)
+    with closing(sqlite3.connect(RunFolder(copy).history)) as db, db:  # as if the winner were its trial at another step
+        db.execute("UPDATE run SET result = json_set(result, '$.best.step', 1)")
+    assert vt.ensemble(copy, size=1).test_reads == 2
+
+
 def predictions_are_the_mean_of_the_files(copy):
     raw = load_digits().data[:20]
     facts = json.loads((copy / "ensemble" / "ensemble.json").read_text())

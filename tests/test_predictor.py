@@ -19,9 +19,13 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 import vmaptune as vt
 from tests.winners import finished
 from vmaptune.analysis.orbax_weights import export_orbax
+from vmaptune.analysis.raw_inputs import inputs_from
 from vmaptune.cli.main import main
 from vmaptune.config import resolve
+from vmaptune.data.columns import fitted, input_names, inputs_of
+from vmaptune.data.preparation import Preparation
 from vmaptune.data.splits import split_rows
+from vmaptune.data.tables import frame_of
 from vmaptune.errors import ConfigError, StoreError
 from vmaptune.store.folder import RunFolder, write_text
 from vmaptune.store.history import History
@@ -194,6 +198,33 @@ def test_raw_data_become_the_inputs_of_the_training(tmp_path, kind):
             predictor.predict_proba(raw)
 
 
+def test_pixels_are_pixels_also_as_other_whole_numbers():
+    preparation = Preparation("arrays", (3,), 2, pixels=True)
+    raw = np.array([[0, 51, 255]])
+    for given in (raw, raw.astype(np.uint8), pd.DataFrame(raw), (raw / 255).astype(np.float32)):
+        np.testing.assert_allclose(inputs_from(given, preparation).values[0], [[0, 0.2, 1]], rtol=1e-6)
+    with pytest.raises(ConfigError, match=r"data: pixels must lie in 0..255; given: 0..256"):
+        inputs_from(np.array([[0, 3, 256]]), preparation)
+
+
+def test_few_rows_of_a_file_are_read_as_those_of_the_training_were(tmp_path):
+    kinds = [("01", "2024-01-02", "True"), ("A3", "", "false")] * 20
+    rows = [f"{','.join(kind)},{i}" for i, kind in enumerate(kinds)]
+    header = "code,day,flag,size"
+    (tmp_path / "all.csv").write_text("\n".join([header, *rows]))
+    frame = frame_of(tmp_path / "all.csv", "all")
+    learnt = fitted(frame, frame.columns)
+    assert [category.name for category in learnt.categories] == ["code", "flag"]
+    preparation = Preparation("table", (len(input_names(learnt)),), 2, table=learnt)
+    expected = inputs_of(frame, learnt)
+    for i in (0, 1):  # alone, one looks as if code were a number, the other as if day were no date
+        (tmp_path / "one.csv").write_text(f"{header}\n{rows[i]}\n")
+        np.testing.assert_array_equal(inputs_from(tmp_path / "one.csv", preparation).values[0], expected[i : i + 1])
+    (tmp_path / "none.csv").write_text(f"{header}\n")
+    with pytest.raises(ConfigError, match="none: holds no example"):
+        inputs_from(tmp_path / "none.csv", preparation, "none")
+
+
 def test_a_series_is_gone_on_from_every_window(tmp_path):
     t = np.arange(300.0)
     pl.DataFrame({"day": t, "wind": np.sin(t) * 4 + 9, "rain": np.cos(t / 3) - 5}).write_csv(tmp_path / "s.csv")
@@ -255,6 +286,7 @@ def test_a_task_passed_from_python_is_passed_again(tmp_path, blob_task):
         ("nowhere.npz", "no such file or folder: nowhere.npz"),
         ("nowhere.csv", "there is no file 'nowhere.csv'"),
         ({"a": [1.0]}, r"given: \(1, 1\)"),
+        (np.zeros((0, 64)), "holds no example"),
     ],
 )
 def test_data_that_do_not_fit_are_refused_in_a_sentence(run, raw, sentence):

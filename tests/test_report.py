@@ -254,9 +254,16 @@ def test_a_second_look_at_the_test_set_is_told(tmp_path):
     run = made_up(tmp_path / "run", result={"best": {"trial": 0, "generation": 0}, "test": {"loss": 0.5}})
     with closing(connect(run / "history.db", write=True)) as db:
         detail = json.dumps({"what": "best", "trial": 0, "metrics": {"loss": 0.4}})
-        db.execute("INSERT INTO event (time, kind, detail) VALUES ('2999-01-01T00:00:00Z', 'test_read', ?)", (detail,))
+        for year in (2000, 2999):
+            db.execute(f"INSERT INTO event (time, kind, detail) VALUES ('{year}-01-01T00:00:00Z', 'test_read', ?)", (detail,))
         db.commit()
     assert "Test read 2 times" in run_page(read_facts(run))
+
+
+def test_a_winner_chosen_with_its_replicates_is_said_to_be(tmp_path):
+    best = {"trial": 0, "generation": 0, "replicates": {"n": 2, "mean": 0.25, "std": 0.125}}
+    run = made_up(tmp_path / "run", result={"best": best, "test": {"loss": 0.5}})
+    assert "chosen with its 2 replicates: mean fitness 0.25, standard deviation 0.125" in run_page(read_facts(run))
 
 
 @pytest.mark.parametrize(
@@ -333,6 +340,27 @@ def test_what_is_no_run_is_refused_in_a_sentence(tmp_path):
     assert told.exit_code == 2
     assert "no such folder" in told.stderr
     assert "Traceback" not in told.stderr
+
+
+@pytest.mark.parametrize("name", ["history.db", "config.toml", "best/report.html", "../run/history.db", "."])
+@pytest.mark.parametrize("command", [["report"], ["export", "--to", "json", "--overwrite"]])
+def test_what_a_run_is_made_of_is_never_replaced(tmp_path, command, name):
+    run = made_up(tmp_path / "run")
+    before = (run / "history.db").read_bytes()
+    told = CliRunner().invoke(main, [*command, str(run), "--out", str(run / name)])
+    assert told.exit_code == 2
+    assert "Traceback" not in told.stderr
+    assert (run / "history.db").read_bytes() == before
+    assert not (run / "best" / "report.html").exists()
+
+
+def test_answers_never_replace_the_data(tmp_path):
+    run, data = made_up(tmp_path / "run"), tmp_path / "new.csv"
+    data.write_text("x\n1\n")
+    told = CliRunner().invoke(main, ["predict", str(run), str(data), "--out", str(data)])
+    assert told.exit_code == 2
+    assert "is read by this command" in told.stderr
+    assert data.read_text() == "x\n1\n"
 
 
 def test_pictures_without_kaleido_are_refused_in_a_sentence(finished, tmp_path, monkeypatch):

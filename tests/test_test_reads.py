@@ -12,7 +12,9 @@ from click.testing import CliRunner
 
 from tests.conftest import SMALL
 from tests.winners import finished, unread
+from vmaptune.analysis.testing import look_again
 from vmaptune.cli.main import main
+from vmaptune.errors import VmaptuneWarning
 from vmaptune.loop import tune
 from vmaptune.store.folder import RunFolder
 from vmaptune.store.history import History
@@ -59,6 +61,13 @@ def test_a_second_look_is_asked_for_and_counted(run):
     assert "test read 2 times" in told(run)[1]
 
 
+def test_data_that_have_changed_are_spoken_of(run):
+    with closing(sqlite3.connect(RunFolder(run).history)) as db, db:
+        db.execute("UPDATE event SET detail = json_set(detail, '$.digest', 'other') WHERE kind = 'data'")
+    with pytest.warns(VmaptuneWarning, match="the data are not what they were .* among the validation and test splits"):
+        look_again(run)
+
+
 def test_a_reading_that_nobody_noted_is_counted(run):
     path = RunFolder(run).history
 
@@ -97,7 +106,9 @@ def test_a_run_of_before_the_ledger_was_read_once(run):
     assert recorded_test(path, who) == read["metrics"]
     with closing(History(path)) as history:
         read_test(history, path, who, lambda: read["metrics"], again=True)
+        history.end("finished")  # as when it is resumed
     assert [read["what"] for read in reads_of(path)] == ["best", "best"]
+    assert reads_of(path)[0] == read
 
 
 def test_a_run_that_is_not_over_keeps_it_locked(run):

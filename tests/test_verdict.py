@@ -65,9 +65,20 @@ def test_what_dropout_hides_is_seen_on_validation(tmp_path):
     assert kinds(facts) == ["fits"]
 
 
-def test_one_that_still_falls_is_not_said_to_underfit():
+def test_one_that_still_falls_is_not_said_to_underfit_nor_to_fit():
     loss = 2.0 - 0.04 * TIME
-    assert judged(loss, loss).kind == "fits"
+    verdict = judged(loss, loss, np.full(G, 0.3))
+    assert verdict.kind == "learning"
+    assert "learnt little yet" in verdict.sentence
+    assert verdict.advice.startswith("A longer run")
+
+
+@pytest.mark.parametrize("status", ["running", "finished"])
+def test_a_run_that_goes_on_is_not_told_to_be_longer(tmp_path, status):
+    loss = np.outer(2.0 - 0.04 * TIME, np.ones(2))
+    found = verdicts(read_facts(write_run(tmp_path / "run", {"train.loss": loss, "validation.loss": loss}, status=status)))
+    assert found[0].kind == "learning"
+    assert found[0].worry is (status == "finished")
 
 
 def test_three_generations_tell_nothing():

@@ -18,9 +18,10 @@ import numpy as np
 
 from vmaptune.analysis.judging import Judge
 from vmaptune.analysis.lineage import founders
-from vmaptune.analysis.picking import Picked, mix_greedily, pick_greedily
+from vmaptune.analysis.picking import mix_greedily, pick_greedily
 from vmaptune.analysis.predictor import require_winner
 from vmaptune.analysis.retraining import opened_again
+from vmaptune.analysis.testing import warn_of_other_data
 from vmaptune.analysis.weights import Candidate, read_candidates, write_ensemble
 from vmaptune.cache import use_compilation_cache
 from vmaptune.errors import ConfigError, StoreError, did_you_mean
@@ -34,7 +35,7 @@ from vmaptune.tasks import Task
 
 Method = Literal["greedy", "soup"]
 METHODS: tuple[Method, ...] = ("greedy", "soup")
-_HELD = 2**30  # bytes of answers, of the members that are chosen from
+_HELD = 2**28  # bytes of answers, of the members that are chosen from; what is made of them takes several times that
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def _made(folder: RunFolder, size: int, method: Method, task: Task | None, again
     row = read_run(folder)
     require_winner(folder)
     config, task = opened_again(folder, row, task, "ensemble")
+    warn_of_other_data(folder, task)
     judge = Judge(task, row["config"], "validation", str(folder.path))
     candidates = read_candidates(folder, config, task)
     members, answers, single = _sorted(judge, candidates)
@@ -140,7 +142,8 @@ def _made(folder: RunFolder, size: int, method: Method, task: Task | None, again
             size,
         )
         networks, names = {"soup": (1.0, members[0]._replace(params=params))}, ["soup"]
-    trials = [members[i].trial for i in chosen.picks]
+    kept = [members[i] for i in chosen.picks]
+    trials = [member.trial for member in kept]
     found = _measured(judge, networks)
     facts: dict[str, Any] = {
         "method": method,
@@ -159,7 +162,7 @@ def _made(folder: RunFolder, size: int, method: Method, task: Task | None, again
         picks=trials,
         best=chosen.best,
         validation={"single": single, "ensemble": found},
-        test=_tested(folder, row, task, method, chosen, trials, networks, again=again),
+        test=_tested(folder, row, task, method, kept[: chosen.best], networks, again=again),
         test_reads=len(test_reads(folder.history)),
     )
 
@@ -213,8 +216,7 @@ def _tested(
     row: Mapping[str, Any],
     task: Task,
     method: Method,
-    chosen: Picked,
-    trials: Sequence[int],
+    kept: Sequence[Candidate],
     networks: Mapping[str, tuple[float, Candidate]],
     *,
     again: bool,
@@ -224,10 +226,12 @@ def _tested(
     if not result.get("test"):
         return None
     single = {name: float(value) for name, value in result["test"].items()}
-    if set(trials[: chosen.best]) == {result["best"]["trial"]}:
+    best = result["best"]
+    if {(member.trial, member.step) for member in kept} == {(best["trial"], best["step"])}:
         return {"single": single, "ensemble": single}  # it is the winner, and nothing needs to be read
     what = "ensemble" if method == "greedy" else "soup"
-    subject = {"what": what, "trial": result["best"]["trial"], "members": list(trials[: chosen.best])}
+    members = {"members": [member.trial for member in kept], "steps": [member.step for member in kept]}
+    subject = {"what": what, "trial": best["trial"], **members}
     found = None if again else recorded_test(folder.history, subject)
     if found is None:
         if not again and any(read["what"] == what for read in test_reads(folder.history)):

@@ -45,13 +45,18 @@ def inputs_from(data: Any, preparation: Preparation, where: str = "data") -> Inp
     Raises:
         ConfigError: They cannot be read, or do not fit the network.
     """
-    return _KINDS[preparation.kind](data, preparation, where)
+    found = _KINDS[preparation.kind](data, preparation, where)
+    if not sum(map(len, found.values)):
+        raise ConfigError(f"{where}: holds no example")
+    return found
 
 
 def _table(data: Any, preparation: Preparation, where: str) -> Inputs:
     if preparation.table is None:
         raise ConfigError(f"{where}: the run does not say how the columns of its table become inputs")
-    return Inputs([inputs_of(frame_of(data, where), preparation.table, where)])
+    # A boolean column is one of the categories too, and is read as it was for the training: TRUE is true.
+    texts = [c.name for c in preparation.table.categories if not {*c.known, *c.rare} <= {"true", "false", "(missing)"}]
+    return Inputs([inputs_of(frame_of(data, where, texts), preparation.table, where)])
 
 
 def _arrays(data: Any, preparation: Preparation, where: str) -> Inputs:
@@ -114,7 +119,9 @@ def _fitted(raw: np.ndarray, preparation: Preparation, where: str) -> np.ndarray
         raise ConfigError(f"{where}: expected an array of shape {('n', *shape)}; given: {raw.shape}{alone}")
     if raw.dtype.kind == "f" and not np.isfinite(raw).all():
         raise ConfigError(f"{where}: holds NaN or infinite values; impute or drop them first")
-    if preparation.pixels and raw.dtype == np.uint8:
+    if preparation.pixels and raw.dtype.kind in "iu":  # bytes, or what a table or a library makes of them
+        if raw.size and not 0 <= raw.min() <= raw.max() <= 255:
+            raise ConfigError(f"{where}: pixels must lie in 0..255; given: {raw.min()}..{raw.max()}")
         raw = raw.astype(np.float32) / np.float32(255)
     return preparation.inputs.removed(raw.reshape(len(raw), *shape))
 

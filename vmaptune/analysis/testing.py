@@ -13,13 +13,15 @@ from vmaptune.analysis.predictor import require_winner
 from vmaptune.analysis.retraining import opened_again
 from vmaptune.analysis.weights import as_trained, shapes_of, tree_from
 from vmaptune.cache import use_compilation_cache
+from vmaptune.data.digest import digest
 from vmaptune.data.weights import read_weights
+from vmaptune.errors import warn
 from vmaptune.plan import prepare_backend
 from vmaptune.population import Member, Status
 from vmaptune.store.folder import RunFolder
 from vmaptune.store.history import History
 from vmaptune.store.ledger import read_test
-from vmaptune.store.reading import read_run, test_reads
+from vmaptune.store.reading import read_digest, read_run, test_reads
 from vmaptune.strict_json import finite_json
 from vmaptune.tasks import Task
 from vmaptune.winner import test_metrics
@@ -63,6 +65,13 @@ def locked_test(run: str | Path) -> LockedTest:
     return LockedTest(folder.path, row["status"], row["metric"], validation, result.get("test"), test_reads(folder.history))
 
 
+def warn_of_other_data(folder: RunFolder, task: Task) -> None:
+    """Says so if a task's data are not those of the run: cut anew, they may have what was trained on in the other parts."""
+    if read_digest(folder.history) not in (None, digest(task.splits)):
+        changed = "the data are not what they were when the run was begun"
+        warn(f"{folder.path}: {changed}: what it trained on may be among the validation and test splits by now")
+
+
 def look_again(run: str | Path, *, task: Task | None = None) -> dict[str, float]:
     """Reads the test split once more for a run's winner, from the weights on file. On record, before and after.
 
@@ -77,6 +86,7 @@ def look_again(run: str | Path, *, task: Task | None = None) -> dict[str, float]
         row = read_run(folder)
         require_winner(folder)
         _, task = opened_again(folder, row, task, "load")
+        warn_of_other_data(folder, task)
         file = str(folder.best / "weights.safetensors")
         params, model_state = as_trained(task, *tree_from(read_weights(file, "test").arrays, shapes_of(task), file))
         best, zero = row["result"]["best"], jnp.zeros((), jnp.int32)

@@ -8,7 +8,7 @@ looks, and none is concluded from training values that are the worse ones.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,13 +16,14 @@ import numpy as np
 from vmaptune.analysis.axes import AxisFacts
 from vmaptune.analysis.facts import RunFacts
 
-Kind = Literal["overfits", "gap", "underfits", "fits", "improving", "diverged", "edge", "short"]
+Kind = Literal["overfits", "gap", "underfits", "learning", "fits", "improving", "diverged", "edge", "short"]
 
 _LEAST = 4  # generations of a curve that can be judged
 _RISE = 0.05  # of validation loss above its lowest, as a share of it
 _GAP = 1.5  # validation loss to train loss
 _GAIN = 0.1  # of all that was gained, in the last quarter
 _EDGE = 0.02  # of an axis
+_LONGER = "A longer run: more generations, or longer segments"
 _SHARES = ("accuracy", "balanced_accuracy", "f1", "roc_auc", "r2")  # metrics that are 1 at best
 
 
@@ -81,6 +82,8 @@ def verdicts(facts: RunFacts) -> list[Verdict]:
     winner = judge_fit(winner_curves(facts), "the winner")
     median = judge_fit(median_curves(facts), "the median member")
     others = [median] if median.kind != winner.kind and median.kind in ("overfits", "underfits") else []
+    if winner.kind == "learning" and facts.run["status"] == "running":
+        winner = replace(winner, advice="")
     return [winner, *others, *_improving(facts), *_diverged(facts), *_at_edges(facts)]
 
 
@@ -117,7 +120,8 @@ def judge_fit(curves: Curves, of: str) -> Verdict:
     Overfits: validation loss is 5 % or more above its lowest, which it had at least a fifth of the curve ago, while training
     loss went on falling. Gap: validation loss is half as much again as training loss, by over a fiftieth of where it began.
     Underfits: neither, and training loss is flat in the last quarter, while both losses are still above half of the first one;
-    where there is a metric that is 1 at best, while it is below 0.9 on train and validation.
+    where there is a metric that is 1 at best, while it is below 0.9 on train and validation. Learning: the same, but training
+    loss still falls.
 
     Args:
         curves: Of one member or of many.
@@ -127,7 +131,8 @@ def judge_fit(curves: Curves, of: str) -> Verdict:
     train, validation, generation = curves.train[sound], curves.validation[sound], curves.generation[sound]
     Of = of[0].upper() + of[1:]  # noqa: N806 (a sentence begins with it)
     if len(train) < _LEAST:
-        sentence = f"{Of} has {len(train)} generations of loss on record; it takes {_LEAST} to tell over- from underfitting"
+        many = f"{len(train)} generation{'s' * (len(train) != 1)}"
+        sentence = f"{Of} has {many} of loss on record; it takes {_LEAST} to tell over- from underfitting"
         return Verdict("short", of, sentence, {"generations": float(len(train))}, "")
     low = int(np.argmin(validation))
     rise = float(validation[-1] - validation[low]) / max(abs(float(validation[low])), 1e-12)
@@ -152,13 +157,18 @@ def judge_fit(curves: Curves, of: str) -> Verdict:
     flat = float(tail[0] - tail[-1]) <= 0.05 * max(abs(float(tail[0])), 1e-12)
     share = float(curves.share[sound][-1]) if curves.share is not None else np.nan
     high = share < 0.9 if np.isfinite(share) else min(train[-1], validation[-1]) > 0.5 * train[0]
-    if high and flat:
+    if high:
         but = f", and {curves.share_name} only {share:.3g}" if np.isfinite(share) else f", after {train[0]:.3g} at first"
+        numbers |= {"share": share} if np.isfinite(share) else {}
+        if not flat:
+            sentence = f"{Of} has learnt little yet: {against}{but}, and the loss still falls"
+            return Verdict("learning", of, sentence, numbers, f"{_LONGER}; or a larger learning rate")
         advice = (
-            "More capacity, less dropout, weight decay or L1, a larger learning rate, or better inputs; noise looks the same"
+            "More capacity, less dropout, weight decay or L1, a larger learning rate, or better inputs; a longer run, if the "
+            "schedule had brought the learning rate near 0; noise looks the same"
         )
-        sentence = f"{Of} underfits: {against}{but}, and no longer falling"
-        return Verdict("underfits", of, sentence, numbers | ({"share": share} if np.isfinite(share) else {}), advice)
+        sentence = f"{Of} underfits: {against}{but}, and the loss no longer falls"
+        return Verdict("underfits", of, sentence, numbers, advice)
     return Verdict("fits", of, f"{Of} shows neither over- nor underfitting: {against}", numbers, "")
 
 
@@ -182,7 +192,7 @@ def _improving(facts: RunFacts) -> Iterator[Verdict]:
         "the winner",
         f"Still improving when it ended: {facts.judged} {facts.metric} from {first:.4g} to {last:.4g} in the last quarter",
         {"before": first, "last": last, "share_of_all_gained": (late - before) / gained},
-        "A longer run: more generations, or longer segments",
+        _LONGER,
     )
 
 

@@ -17,10 +17,11 @@ import click
 @click.option("--token", help="What visitors must know; made up unless given where others can come. 16 characters or more.")
 @click.option("--open", "browse", is_flag=True, help="Open it in your browser.")
 def command(folder: str, port: int, host: str, token: str | None, browse: bool) -> None:
-    """Show the runs in a folder (runs/ unless given) on a local web page, live while they train.
+    """Show the runs in a folder on a local web page, live while they train.
 
-    It changes nothing in the folder. To look from elsewhere, `ssh -L 8080:127.0.0.1:8080 HOST` is safer than --host. On a
-    machine that you share, others can open it too: give a --token.
+    The folder is runs/ unless given, and nothing in it is changed. To look from elsewhere,
+    `ssh -L 8080:127.0.0.1:8080 HOST` is safer than --host. On a machine that you share, others can open it too: give a
+    --token.
 
     \b
     vmaptune dashboard

@@ -20,10 +20,10 @@ from vmaptune.cli import options
 @click.option("--again", is_flag=True, help="Read the test split, also if it was read for another ensemble of this method.")
 @options.json_option
 def command(run: str, size: int, method: str, again: bool, as_json: bool) -> None:
-    """Build an ensemble of a run's members, chosen on validation, and keep it in RUN/ensemble.
+    """Build an ensemble of a run's members, chosen on validation.
 
-    It is no worse than the winner on validation, by construction, and flattered by that. The test split, which says what it is
-    worth, is read once for it, and that is put on record.
+    It is kept in RUN/ensemble, in the place of an earlier one. It is no worse than the winner on validation, by construction,
+    and flattered by that. The test split, which says what it is worth, is read once for it, and that is put on record.
 
     \b
     vmaptune ensemble runs/digits-20260101-120000

@@ -33,8 +33,9 @@ def command(run: str, to: str, out: str | None, assignments: tuple[str, ...], ov
     vmaptune export runs/digits-20260101-120000 --to torch
     """
     from vmaptune.analysis.exporting import CODE, code, export
-    from vmaptune.cli.output import print_json
+    from vmaptune.cli.output import print_json, spare
 
+    spare(out)
     values = {}
     if assignments:
         from vmaptune.toml import override

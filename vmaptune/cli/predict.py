@@ -30,9 +30,10 @@ def command(run: str, data: str, ensemble: int | None, out: str | None, as_json:
     from pathlib import Path
 
     from vmaptune.analysis.predictor import answers_of, load
-    from vmaptune.cli.output import print_json
+    from vmaptune.cli.output import print_json, spare
     from vmaptune.store.folder import write_text
 
+    spare(out, data)
     columns = answers_of(load(run, ensemble=ensemble or 0), data)
     if as_json:
         print_json({"run": run, "rows": len(next(iter(columns.values()))), "columns": columns})

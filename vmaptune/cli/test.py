@@ -14,10 +14,11 @@ _LOST = "not noted: the process died"
 @click.option("--again", is_flag=True, help="Read the test split once more; that is put on record, and shown everywhere.")
 @options.json_option
 def command(run: str, again: bool, as_json: bool) -> None:
-    """Print the result on the locked test split, which a run reads once, for its winner, when it ends.
+    """Print the winner's result on the locked test split, and how often that was read.
 
-    It is not read here, unless the run is finished and was told to leave it unread, or --again is given. A test split that
-    is looked at again and again becomes another validation split: every reading is on record and counted.
+    A run reads it once, for its winner, when it ends. It is not read here, unless the run is finished and was told to leave
+    it unread, or --again is given. A test split that is looked at again and again becomes another validation split: every
+    reading is on record and counted.
 
     \b
     vmaptune test runs/digits-20260101-120000
@@ -29,8 +30,8 @@ def command(run: str, again: bool, as_json: bool) -> None:
 
     found = locked_test(run)
     if found.status != "finished":
-        go_on = f"vmaptune resume {run}"
-        raise StoreError(f"{run}: the run is {found.status}; the test split is read when it has finished: {go_on}")
+        go_on = "" if found.status == "running" else f": vmaptune resume {run}"
+        raise StoreError(f"{run}: the run is {found.status}; the test split is read when it has finished{go_on}")
     if found.test is None:
         _conclude(run)
     elif again:

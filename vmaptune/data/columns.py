@@ -178,8 +178,9 @@ def _columns_of(
     for i, name in enumerate(numbers):
         column = frame[name]
         floats = _floats(column)
-        lost = floats.is_null().all() and not column.is_null().all()
-        if lost or ((name in dates) != (_column_kind(column) == "dates") and column.dtype != pl.Null):
+        empty = column.is_null().all()  # of no kind, whatever a file's reader calls it
+        lost = floats.is_null().all() and not empty
+        if lost or ((name in dates) != (_column_kind(column) == "dates") and not empty):
             raise ConfigError(
                 f"{where}: column {name!r} must hold {'dates' if name in dates else 'numbers'}; given: {column.dtype}"
             )

@@ -56,7 +56,7 @@ class Preparation:
         inputs: What was taken out of the inputs.
         targets: What was taken out of the targets of a regression.
         classes: What each class is called, in order; none for a regression. Of a text: each token, "" for unknown ones.
-        pixels: Whether bytes are pixels, which are divided by 255.
+        pixels: Whether whole numbers are pixels of one byte, which are divided by 255.
         table: How the columns of a table become inputs.
         columns: Names of the columns of a series.
         length: Past steps of a series that are seen, tokens of a text, or the side that images are resized to, in pixels (0:

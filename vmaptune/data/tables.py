@@ -93,7 +93,9 @@ def read_table(
             split is empty, a number is too large for float32, or no input is left.
     """
     paths = {"train": path, "validation": validation_path, "test": test_path}
-    frames = {part: _read(file, _place(part)) for part, file in paths.items() if file}
+    frames = {"train": _read(path, _place("train"))}
+    texts = [name for name, dtype in frames["train"].schema.items() if str(dtype) == "String"]
+    frames |= {part: _read(file, _place(part), texts) for part, file in paths.items() if file and part != "train"}
     for setting, name in (("group", group), ("time", time), *(("drop", name) for name in drop)):
         if name:
             _check_column(frames["train"], name, setting, path)
@@ -133,12 +135,13 @@ def read_table(
     return Table(Splits(*parts), input_names(preprocessor), classes, preprocessor, mean, scale, tuple(inferred))
 
 
-def frame_of(data: Any, where: str) -> pl.DataFrame:
+def frame_of(data: Any, where: str, texts: Sequence[str] = ()) -> pl.DataFrame:
     """Rows of a table, from wherever they are.
 
     Args:
         data: A path, as in `read_table`; a frame of polars or pandas; columns by name; or rows, each a mapping.
         where: What to call the data in an error.
+        texts: Columns of a file that are text, also where they look like numbers: "01".
 
     Raises:
         ConfigError: There is no such file, or it cannot be read, or it is no table.
@@ -146,7 +149,7 @@ def frame_of(data: Any, where: str) -> pl.DataFrame:
     import polars as pl
 
     if isinstance(data, str | Path):
-        return _read(str(data), where)
+        return _read(str(data), where, texts)
     try:
         if hasattr(data, "isna") and hasattr(data, "columns"):  # of pandas
             data = {str(name): _of_pandas(column) for name, column in data.items()}
@@ -176,8 +179,8 @@ def column_names(path: str) -> list[str]:
 # -------------------------------------------------------------------------------------------------------------- files
 
 
-def _read(path: str, where: str) -> pl.DataFrame:
-    """A file's rows; what is not finite is missing."""
+def _read(path: str, where: str, texts: Sequence[str] = ()) -> pl.DataFrame:
+    """A file's rows; what is not finite is missing. Columns of a text file that are called texts are read as such."""
     import polars as pl
 
     file = Path(path).expanduser()
@@ -197,6 +200,7 @@ def _read(path: str, where: str) -> pl.DataFrame:
                 null_values=_MISSING,
                 try_parse_dates=True,
                 infer_schema_length=None,
+                schema_overrides=dict.fromkeys(texts, pl.String),
             )
     except (pl.exceptions.PolarsError, OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         why = str(error).strip().splitlines()[0]

@@ -142,13 +142,28 @@ def result_in_words(facts: RunFacts) -> str:
     """The outcome in a sentence or two."""
     done = len(facts.generations)
     if facts.best is None:
-        return "No generation has ended yet." if not done else f"After {done} generations there is no sound member."
+        return "No generation has ended yet." if not done else f"After {_count(done, 'generation')} there is no sound member."
     best, metric = facts.best, facts.metric
     score = f"{facts.judged} {metric} {number(best[f'{facts.judged}.{metric}'])}"
     whose = f"trial {best['trial']} of {len(facts.trials['trial']):,}, after generation {best['generation'] + 1}"
     if facts.test is None:
-        return f"The best so far has {score}: {whose}, {done} of {facts.planned} generations done. The test set is unread."
-    return f"The winner has {score} and test {metric} {number(facts.test[metric])}: {whose}. {_reads(facts)}"
+        return f"The best so far has {score}: {whose}, {done:,} of {facts.planned:,} generations done. The test set is unread."
+    return (
+        f"The winner has {score} and test {metric} {number(facts.test[metric])}: {whose}. {_replicates(facts)}{_reads(facts)}"
+    )
+
+
+def _replicates(facts: RunFacts) -> str:
+    """What the winner was chosen by, where that is not its own score."""
+    found = ((facts.run["result"] or {}).get("best") or {}).get("replicates")
+    if not found:
+        return ""
+    spread = f"mean fitness {number(found['mean'])}, standard deviation {number(found['std'])}"
+    return f"It was chosen with its {_count(found['n'], 'replicate')}: {spread}. "
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
 def _reads(facts: RunFacts) -> str:
@@ -172,10 +187,10 @@ def _cards(facts: RunFacts) -> list[Card]:
     return [
         Card(f"{facts.judged} {metric}", number(best.get(f"{facts.judged}.{metric}")), _direction(facts)),
         Card(f"test {metric}", number((facts.test or {}).get(metric)), looked),
-        Card("generations", f"{len(facts.generations)} of {facts.planned}", f"of {facts.run['segment_steps']} steps each"),
-        Card("members", f"{facts.run['size']:,}", f"{trials:,} trials"),
+        Card("generations", f"{len(facts.generations):,} of {facts.planned:,}", f"of {facts.run['segment_steps']} steps each"),
+        Card("members", f"{facts.run['size']:,}", _count(trials, "trial")),
         Card("member-steps", number(int(total)), f"{number(round(total / spent))} a second" if spent else ""),
-        Card("diverged", f"{failed:,}", f"of {len(facts.fitness):,} records"),
+        Card("diverged", f"{failed:,}", f"of {_count(len(facts.fitness), 'record')}"),
     ]
 
 

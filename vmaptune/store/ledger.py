@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vmaptune.store.history import History
-from vmaptune.store.reading import TEST_ANNOUNCED, TEST_READ, test_reads
+from vmaptune.store.reading import TEST_ANNOUNCED, TEST_READ, ledger_events, test_reads
 
 
 def recorded_test(path: Path, subject: Mapping[str, Any]) -> dict[str, float] | None:
@@ -44,6 +44,9 @@ def read_test(
     """
     if not again and (known := recorded_test(path, subject)):
         return known
+    if not ledger_events(path):  # of a run of before there was a ledger, what it read must not be forgotten
+        for read in test_reads(path):
+            history.event(TEST_READ, read)
     history.event(TEST_ANNOUNCED, subject)
     metrics = {name: float(value) for name, value in measure().items()}
     history.event(TEST_READ, {**subject, "metrics": {k: v if abs(v) < float("inf") else str(v) for k, v in metrics.items()}})

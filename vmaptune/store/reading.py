@@ -114,9 +114,7 @@ def test_reads(path: Path) -> list[dict[str, Any]]:
     """
     found: list[dict[str, Any]] = []
     pending = False
-    for event in read_events(path):
-        if event["kind"] not in (TEST_ANNOUNCED, TEST_READ):
-            continue
+    for event in ledger_events(path):
         if pending and event["kind"] == TEST_READ:
             found.pop()  # it was announced
         pending = event["kind"] == TEST_ANNOUNCED
@@ -124,7 +122,12 @@ def test_reads(path: Path) -> list[dict[str, Any]]:
     with closing(connect(path)) as db:
         row = db.execute("SELECT created, ended, result FROM run").fetchone()
     result = json.loads(row["result"]) if row["result"] else {}
-    if not result.get("test") or any(row["ended"] is None or read["time"] <= row["ended"] for read in found):
+    if found or not result.get("test"):
         return found
     best = {key: result.get("best", {}).get(key) for key in ("trial", "generation")}
-    return [{"time": row["ended"] or row["created"], "metrics": result["test"], "what": "best", **best}, *found]
+    return [{"time": row["ended"] or row["created"], "metrics": result["test"], "what": "best", **best}]
+
+
+def ledger_events(path: Path) -> list[dict[str, Any]]:
+    """The events that are notes of the test split."""
+    return [event for event in read_events(path) if event["kind"] in (TEST_ANNOUNCED, TEST_READ)]
