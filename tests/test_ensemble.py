@@ -181,7 +181,7 @@ def predictions_are_the_mean_of_the_files(copy):
     for k in (1, 3, 6):
         expected = np.mean([alone(name) for name in facts["picks"][:k]], axis=0)
         np.testing.assert_allclose(vt.load(copy, ensemble=k).predict_proba(raw), expected, atol=1e-6)
-    with pytest.raises(StoreError, match=r"has 6 picks; for more: vmaptune ensemble .* --size 7; given: 7"):
+    with pytest.raises(StoreError, match=r"has 6 picks; for 7: vmaptune ensemble .* --method greedy --size 7"):
         vt.load(copy, ensemble=7)
 
 

@@ -23,8 +23,11 @@ def calls(line: str) -> list[list[str]]:
 
 def parse(words: list[str]) -> None:
     """Raises click's error if a command does not take these words; runs nothing."""
-    name, command, rest = main.resolve_command(click.Context(main, info_name="vmaptune"), list(words))
-    with command.make_context(name, rest, resilient_parsing=False):
+    parent = click.Context(
+        main, info_name="vmaptune", **main.context_settings
+    )  # a command keeps the help option that it saw first
+    name, command, rest = main.resolve_command(parent, list(words))
+    with command.make_context(name, rest, parent=parent):
         pass
 
 

@@ -225,6 +225,16 @@ def test_few_rows_of_a_file_are_read_as_those_of_the_training_were(tmp_path):
         inputs_from(tmp_path / "none.csv", preparation, "none")
 
 
+def test_texts_among_numbers_are_missing_and_that_is_said():
+    frame = pl.DataFrame({"age": [1.0, 2.0, None, 4.0], "pay": [3.0, 1.0, 2.0, 5.0]})
+    learnt = fitted(frame, frame.columns)
+    preparation = Preparation("table", (len(input_names(learnt)),), 2, table=learnt)
+    odd = {"age": ["7", "abc", "?"], "pay": [1.0, 1.0, 1.0]}
+    with pytest.warns(vt.VmaptuneWarning, match=r"new\.csv: column 'age' .* but also 'abc': 2 values taken for missing"):
+        found = inputs_from(odd, preparation, "new.csv").values[0]
+    np.testing.assert_array_equal(found, inputs_of(pl.DataFrame(odd | {"age": [7.0, None, None]}), learnt))
+
+
 def test_a_series_is_gone_on_from_every_window(tmp_path):
     t = np.arange(300.0)
     pl.DataFrame({"day": t, "wind": np.sin(t) * 4 + 9, "rain": np.cos(t / 3) - 5}).write_csv(tmp_path / "s.csv")

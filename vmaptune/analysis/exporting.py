@@ -12,7 +12,7 @@ from typing import Any
 
 from vmaptune.errors import ConfigError, StoreError, VmaptuneError, did_you_mean
 from vmaptune.sinks import SINKS, choose_sinks, read_info
-from vmaptune.store.folder import RunFolder, write_text
+from vmaptune.store.folder import RunFolder, spare, write_text
 from vmaptune.store.history import connect
 from vmaptune.store.reading import read_events, read_run
 from vmaptune.store.record import Sink
@@ -63,6 +63,7 @@ def export(
         raise ConfigError(f"--to: there is no format {to!r}{did_you_mean(to, [*FORMATS, *SINKS])}")
     if to in FORMATS and values:
         raise ConfigError(f"--set: {to} has no settings; given: {', '.join(values)}")
+    spare(out)
     folder = RunFolder(path).require_run()
     if read_run(folder)["generation"] < 0:
         raise StoreError(f"{folder.path}: has no generation yet that could be exported")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,9 +63,9 @@ class Predictor:
     """
 
     run: Path
-    apply: Apply
-    members: tuple[Trained, ...]
-    preparation: Preparation | None
+    apply: Apply = field(repr=False)
+    members: tuple[Trained, ...] = field(repr=False)
+    preparation: Preparation | None = field(repr=False)
     metric: str
     direction: str
     validation: Mapping[str, float]

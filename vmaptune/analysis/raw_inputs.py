@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vmaptune.data.arrays import read_inputs
-from vmaptune.data.columns import inputs_of
+from vmaptune.data.columns import inputs_of, warn_of_texts
 from vmaptune.data.images import image_files, read_images
 from vmaptune.data.preparation import Preparation
 from vmaptune.data.series import series_of
@@ -56,7 +56,10 @@ def _table(data: Any, preparation: Preparation, where: str) -> Inputs:
         raise ConfigError(f"{where}: the run does not say how the columns of its table become inputs")
     # A boolean column is one of the categories too, and is read as it was for the training: TRUE is true.
     texts = [c.name for c in preparation.table.categories if not {*c.known, *c.rare} <= {"true", "false", "(missing)"}]
-    return Inputs([inputs_of(frame_of(data, where, texts), preparation.table, where)])
+    frame = frame_of(data, where, texts)
+    inputs = inputs_of(frame, preparation.table, where)
+    warn_of_texts(frame, preparation.table.numbers, where)
+    return Inputs([inputs])
 
 
 def _arrays(data: Any, preparation: Preparation, where: str) -> Inputs:

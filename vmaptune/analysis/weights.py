@@ -181,14 +181,16 @@ def read_ensemble(folder: RunFolder, size: int) -> list[tuple[float, Mapping[str
     """
     home = folder.path / "ensemble"
     try:
-        picks: Sequence[str] = json.loads((home / _ENSEMBLE).read_text(encoding="utf-8"))["picks"]
+        facts = json.loads((home / _ENSEMBLE).read_text(encoding="utf-8"))
+        picks: Sequence[str] = facts["picks"]
     except FileNotFoundError:
         raise StoreError(f"{folder.path}: there is no ensemble yet: vmaptune ensemble {folder.path}") from None
     except (OSError, ValueError, KeyError) as error:
         raise StoreError(f"{home}: cannot be read: {error}") from None
     if size > len(picks):
-        larger = f"vmaptune ensemble {folder.path} --size {size}"
-        raise StoreError(f"{home}: has {len(picks)} picks; for more: {larger}; given: {size}")
+        larger = f"vmaptune ensemble {folder.path} --method greedy --size {size}"
+        one = "is a soup, one network" if facts.get("method") == "soup" else f"has {len(picks)} picks"
+        raise StoreError(f"{home}: {one}; for {size}: {larger}")
     return [
         (count / size, read_weights(str(home / f"{name}.safetensors"), "ensemble").arrays)
         for name, count in Counter(picks[:size]).items()

@@ -33,9 +33,8 @@ def command(run: str, to: str, out: str | None, assignments: tuple[str, ...], ov
     vmaptune export runs/digits-20260101-120000 --to torch
     """
     from vmaptune.analysis.exporting import CODE, code, export
-    from vmaptune.cli.output import print_json, spare
+    from vmaptune.cli.output import print_json
 
-    spare(out)
     values = {}
     if assignments:
         from vmaptune.toml import override

@@ -4,39 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
-from vmaptune.errors import ConfigError
 from vmaptune.strict_json import finite_json
-
-_OF_A_RUN = {
-    *("config.toml", "history.db", "history.db-wal", "history.db-shm", "run.lock", "start.csv"),
-    *("best", "checkpoints", "ensemble"),
-}
-
-
-def spare(out: str | None, *read: str) -> None:
-    """Refuses an --out that would replace what a run is made of, or what is read for it.
-
-    Args:
-        out: As given by the user; None: not given.
-        read: Files that the command reads.
-
-    Raises:
-        ConfigError: It would.
-    """
-    if out is None:
-        return
-    there = Path(out).resolve()
-    if there in [Path(file).resolve() for file in read]:
-        raise ConfigError(f"--out: {out} is read by this command; name another file")
-    for folder in (there, *there.parents):
-        inside = there.relative_to(folder).parts
-        if (folder / "history.db").is_file() and (not inside or inside[0] in _OF_A_RUN):
-            raise ConfigError(f"--out: {out} is a part of the run in {folder}; name another place")
 
 
 def print_json(value: Any) -> None:

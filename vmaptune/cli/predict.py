@@ -30,8 +30,8 @@ def command(run: str, data: str, ensemble: int | None, out: str | None, as_json:
     from pathlib import Path
 
     from vmaptune.analysis.predictor import answers_of, load
-    from vmaptune.cli.output import print_json, spare
-    from vmaptune.store.folder import write_text
+    from vmaptune.cli.output import print_json
+    from vmaptune.store.folder import spare, write_text
 
     spare(out, data)
     columns = answers_of(load(run, ensemble=ensemble or 0), data)

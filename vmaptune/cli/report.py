@@ -25,10 +25,9 @@ def command(runs: tuple[str, ...], out: str | None, png: bool, open_: bool, as_j
     vmaptune report runs/digits-20260101-120000 --png --json
     vmaptune report runs/first runs/second --out comparison.html
     """
-    from vmaptune.cli.output import print_json, spare
+    from vmaptune.cli.output import print_json
     from vmaptune.report.writing import write_report
 
-    spare(out)
     written = write_report(runs, out=out, png=png)
     if as_json:
         print_json(written.as_json())

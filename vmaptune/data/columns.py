@@ -135,9 +135,8 @@ def _columns(train: pl.DataFrame, names: Sequence[str]) -> tuple[list[str], list
                 f"task.path: column {name!r} cannot be read: it holds {column.dtype}, no numbers, text, booleans or dates; "
                 f"leave it out by task.drop"
             )
-        elif column.dtype == pl.String and len(wrong := _no_numbers(column)) * 10 <= len(column):
-            if len(wrong):
-                warn(f"column {name!r} holds numbers, but also {wrong[0]!r}: {counted(len(wrong), 'value')} taken for missing")
+        elif column.dtype == pl.String and len(_no_numbers(column)) * 10 <= len(column):
+            warn_of_texts(train, [name])
             numbers.append(name)
         elif column.n_unique() * 2 > max(len(column), 40):
             texts = f"{counted(column.n_unique(), 'different text')} in {counted(len(column), 'training row')}"
@@ -145,6 +144,22 @@ def _columns(train: pl.DataFrame, names: Sequence[str]) -> tuple[list[str], list
         else:
             categories.append(name)
     return numbers, categories, left_out
+
+
+def warn_of_texts(frame: pl.DataFrame, numbers: Sequence[str], where: str = "") -> None:
+    """Warns of texts in columns that are read as numbers: they are taken for missing.
+
+    Args:
+        frame: Has the columns, or some of them.
+        numbers: Their names.
+        where: What to call the frame, if not the training data.
+    """
+    import polars as pl
+
+    for name in numbers:
+        if name in frame.columns and frame[name].dtype == pl.String and len(wrong := _no_numbers(frame[name].drop_nulls())):
+            found = f"column {name!r} holds numbers, but also {wrong[0]!r}"
+            warn(f"{where}{': ' * bool(where)}{found}: {counted(len(wrong), 'value')} taken for missing")
 
 
 def _no_numbers(texts: pl.Series) -> pl.Series:

@@ -16,7 +16,7 @@ from vmaptune.report.comparing import COMPARISONS, comparison_page
 from vmaptune.report.figures import FIGURES
 from vmaptune.report.look import FONT
 from vmaptune.report.page import run_page
-from vmaptune.store.folder import RunFolder, find_runs, write_text
+from vmaptune.store.folder import RunFolder, find_runs, spare, write_text
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -73,6 +73,7 @@ def write_report(paths: Sequence[str | Path], *, out: str | Path | None = None, 
     Raises:
         StoreError: Something is no run folder, the file cannot be written, or what `png` needs is missing.
     """
+    spare(out)
     runs = _runs(paths)
     file = Path(out) if out else Path(paths[0]) / "report.html" if len(paths) == 1 else Path("comparison.html")
     alone = len(runs) == 1

@@ -12,6 +12,11 @@ from pathlib import Path
 from vmaptune.errors import StoreError
 from vmaptune.store.history import connect
 
+_OF_A_RUN = {
+    *("config.toml", "history.db", "history.db-wal", "history.db-shm", "run.lock", "start.csv"),
+    *("best", "checkpoints", "ensemble"),
+}
+
 
 class RunFolder:
     """The paths of a run.
@@ -126,6 +131,27 @@ def find_runs(root: str | Path) -> list[RunFolder]:
         RunFolder(path.parent) for depth in ("", "*/", "*/*/", "*/*/*/") for path in Path(root).glob(f"{depth}config.toml")
     ]
     return sorted(found, key=lambda run: run.config.stat().st_mtime)
+
+
+def spare(out: str | Path | None, *read: str) -> None:
+    """Refuses a place to write to that would replace what a run is made of, or what is read for it.
+
+    Args:
+        out: The place; None: nothing was asked for.
+        read: Files that the command reads.
+
+    Raises:
+        StoreError: It would.
+    """
+    if out is None:
+        return
+    there = Path(out).resolve()
+    if there in [Path(file).resolve() for file in read]:
+        raise StoreError(f"--out: {out} is read by this command; name another file")
+    for folder in (there, *there.parents):
+        inside = there.relative_to(folder).parts
+        if (folder / "history.db").is_file() and (not inside or inside[0] in _OF_A_RUN):
+            raise StoreError(f"--out: {out} is a part of the run in {folder}; name another place")
 
 
 def write_text(path: Path, text: str) -> None:
