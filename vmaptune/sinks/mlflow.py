@@ -26,8 +26,8 @@ def mlflow(run: RunInfo, *, uri: str = "", experiment: str = "vmaptune") -> MLfl
 
     Args:
         run: The run.
-        uri: Tracking URI, such as sqlite:///mlflow.db (in the current folder; give an absolute path to a run that may go on from
-            another) or http://127.0.0.1:5000; empty: MLflow's own, see MLFLOW_TRACKING_URI.
+        uri: Tracking URI, such as sqlite:///mlflow.db (in the current folder; give an absolute path if the run may go on
+            from another) or http://127.0.0.1:5000; empty: MLflow's own, see MLFLOW_TRACKING_URI.
         experiment: Name of the experiment; made if it is not there.
     """
     return MLflow(run, f"sqlite:///{run.out}" if run.out and not uri else uri, experiment)
