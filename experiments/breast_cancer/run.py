@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE.parent))
+sys.path.append(str(HERE.parents[1] / "scripts"))
 from seeds import winners, write  # noqa: E402
 
 SEEDS = int(sys.argv[1]) if len(sys.argv) > 1 else 10

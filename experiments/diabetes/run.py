@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.linear_model import Ridge
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE.parent))
+sys.path.append(str(HERE.parents[1] / "scripts"))
 from seeds import winners, write  # noqa: E402
 
 SEEDS = int(sys.argv[1]) if len(sys.argv) > 1 else 10

@@ -13,7 +13,7 @@ from vmaptune.data.text import UNKNOWN, read_text
 from vmaptune.toml import load_config
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE.parent))
+sys.path.append(str(HERE.parents[1] / "scripts"))
 from seeds import winners, write  # noqa: E402
 
 SEEDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5

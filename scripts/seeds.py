@@ -1,4 +1,4 @@
-"""A config, run once a seed: what the experiments in the folders beside this file share.
+"""A config, run once a seed: what experiments share.
 
 python seeds.py CONFIG.toml [SEEDS]    runs it, and writes results.csv beside the config: the winner's metrics, a row a seed
 """
