@@ -82,8 +82,8 @@ def see_through(colour: str, share: float) -> str:
 def small(values: Any) -> np.ndarray:
     """Numbers as plotly sends them in the fewest bytes: whole ones short, others f32."""
     array = np.asarray(values)
-    if np.issubdtype(array.dtype, np.integer) and array.size and abs(array).max() < 2**31:
-        return array.astype(np.int16 if abs(array).max() < 2**15 else np.int32)
+    if np.issubdtype(array.dtype, np.integer) and array.size and (largest := int(np.max(np.abs(array)))) < 2**31:
+        return array.astype(np.int16 if largest < 2**15 else np.int32)
     return array.astype(np.float32) if np.issubdtype(array.dtype, np.number) else array
 
 
